@@ -1,0 +1,1 @@
+"""The records on tieout's topics: one module per record, msgspec Structs, versioned. `schema` exports them for docs/."""

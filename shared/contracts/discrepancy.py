@@ -1,0 +1,129 @@
+"""Topic `discrepancies`: every revision of every discrepancy, with both sides' evidence and an explaining sentence.
+
+JSON with CloudEvents headers (`ce_id` = id/revision). Kafka key: the discrepancy id. Compacted.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Severity = Literal["low", "medium", "high", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+State = Literal["raised", "resolved"]
+Resolution = Literal[
+    "late_arrival",
+    "corrected",
+    "voided",
+    "adjusted",
+    "superseded",
+    "rule_changed",
+    "rule_withdrawn",
+    "already_settled",
+]
+MatchType = Literal[
+    "MissingInternalRecord",
+    "MissingProviderRecord",
+    "MissingRecord",
+    "AmountMismatch",
+    "CurrencyMismatch",
+    "StatusMismatch",
+    "DuplicateChargeSuspected",
+    "RecordMoved",
+]
+RECORDS_SHOWN_MAX = 20
+"""Records listed per side of a sum; `count` says how many there are."""
+
+Key = str | list[str]
+"""A one-field key prints as a string, else as a list."""
+
+
+class LogPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in the log of legs a result was made; `time` is log time there."""
+
+    partition: int
+    offset: int
+    time: datetime
+
+
+class RecordEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One record as it stood when the result was made."""
+
+    id: str
+    source: str
+    record: str
+    amount: str | None
+    currency: str | None
+    status: str | None
+    occurred_at: datetime
+
+
+class SideEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A side's compared record; for sums the total, how many records it has and up to 20 of them."""
+
+    id: str | None
+    source: str | None
+    record: str | None
+    amount: str | None
+    currency: str | None
+    status: str | None
+    occurred_at: datetime | None
+    count: int | None = None
+    records: list[RecordEvidence] | None = None
+    adjustments: list[RecordEvidence] | None = None
+    """Adjustment entries added to the side, each as its own line."""
+
+
+class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
+    """One revision of one discrepancy. `expected` is the first side the rule names; difference = actual - expected."""
+
+    id: str
+    revision: int
+    state: State
+    org: str
+    rule: str
+    pack: str
+    type: str
+    severity: Severity
+    key: Key
+    side: str | None
+    account: str | None
+    sides: dict[str, SideEvidence | None]
+    duplicate: str | None
+    expected: str | None
+    actual: str | None
+    difference: str | None
+    currency: str | None
+    raised_at: datetime
+    """First raise."""
+    resolved_at: datetime | None
+    resolution: Resolution | None
+    expired: bool
+    explanation: str
+    log: LogPosition
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Partition `log.partition` has been applied up to `log`; on `discrepancies`, `matches` and `checks` alike.
+
+    Kafka key `progress`; its header `kind: progress` tells it apart without reading the value.
+    """
+
+    log: LogPosition
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic `checks`: a verdict on a reading (balance, zero sum, invariant)."""
+
+    org: str
+    rule: str
+    pack: str
+    key: Key
+    code: str
+    result: Literal["passed", "failed", "opening", "stale", "partial", "skipped", "error"]
+    currency: str | None
+    as_of: datetime
+    expected: str | None
+    actual: str | None
+    difference: str | None
+    log: LogPosition

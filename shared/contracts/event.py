@@ -1,0 +1,220 @@
+"""The public event: what producers post and what the topic `events` carries (DESIGN section 2)."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from shared.ids import EventId, event_id
+from shared.money import AmountError, is_currency, parse_amount
+
+TEXT_LENGTH_MAX = 255
+"""Characters of ids, records, accounts and statuses: what the longest known provider id needs, several times over."""
+VALUE_LENGTH_MAX = 1024
+"""Characters of one value in refs or attrs."""
+ENTRIES_MAX = 64
+"""Entries of refs and of attrs."""
+AHEAD_MAX = timedelta(minutes=10)
+"""How far `occurred_at` may be ahead of the receipt: clocks differ by seconds; more is a wrong date that would
+outlive every correction (the newest event of a record wins)."""
+SEQUENCE_MAX = 2**63 - 1
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
+"""Organisation and source names: they stand in URLs, topic names and keys."""
+TypeName = Annotated[str, Meta(min_length=3, max_length=64, pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$")]
+"""Dotted lower case words: what kind of movement, then what happened to it."""
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
+OptionalText = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]
+Amount = Annotated[str, Meta(max_length=58, pattern=r"^-?[0-9]{1,38}(\.[0-9]{1,18})?$")]
+CurrencyCode = Annotated[str, Meta(min_length=3, max_length=8, pattern=r"^[A-Z0-9]+$")]
+Entries = Annotated[dict[str, Annotated[str, Meta(max_length=VALUE_LENGTH_MAX)]], Meta(max_length=ENTRIES_MAX)]
+Time = Annotated[datetime, Meta(tz=True)]
+
+SIGNED_TYPES = ("entry.", "movement.", "adjustment.", "balance.", "snapshot.")
+"""Types whose amount may be negative; everywhere else the type says the direction."""
+
+
+class PostedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An event as a producer writes it. Times are RFC 3339 with zone, amounts exact decimal strings in the major unit."""
+
+    source: Name
+    type: TypeName
+    id: Text
+    """The source's id of this notification; the same id again is the same event."""
+    occurred_at: Time
+    org: Name | None = None
+    """Comes from the API key on HTTP; a body that names another org is refused."""
+    record: Text | None = None
+    """The object it speaks about; a newer event of the same record replaces its leg, whole. Default: `id`."""
+    sequence: Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)] | None = None
+    """Order among events of equal `occurred_at`."""
+    supersedes: Text | None = None
+    """A record of the same source and key that this one replaces."""
+    amount: Amount | None = None
+    currency: CurrencyCode | None = None
+    status: OptionalText | None = None
+    account: OptionalText | None = None
+    refs: Entries = {}
+    """Names that other systems know it by."""
+    attrs: Entries = {}
+    """Anything else a rule needs: strings or exact decimal strings."""
+    received_at: Time | None = None
+    """Only files given to `replay` carry it; over HTTP it is refused."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A canonical event: defaults filled in, org and receipt known. Topic `events`, JSON."""
+
+    org: str
+    source: str
+    type: str
+    id: str
+    record: str
+    occurred_at: datetime
+    received_at: datetime
+    """Broker time of the event's `inbox` record, whole milliseconds."""
+    sequence: int = 0
+    supersedes: str | None = None
+    amount: str | None = None
+    currency: str | None = None
+    status: str | None = None
+    account: str | None = None
+    refs: dict[str, str] = {}
+    attrs: dict[str, str] = {}
+
+    @property
+    def uuid(self) -> EventId:
+        """The event's name on topics: unique across orgs and sources."""
+        return event_id(self.org, self.source, self.id)
+
+
+class EventRefused(ValueError):
+    """The event breaks the contract; `field` names where, the message says what to write instead."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+_json_decoder = msgspec.json.Decoder(PostedEvent)
+_FIELD = re.compile(r" - at `\$\.?([^`]*)`")
+
+
+def decode_posted(raw: bytes | str) -> PostedEvent:
+    """Read one posted event.
+
+    Raises:
+        EventRefused: not JSON, or a field is missing, unknown or of the wrong form.
+    """
+    try:
+        return _json_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventRefused(f"not valid JSON: {error}") from None
+
+
+def convert_posted(value: Any) -> PostedEvent:
+    """Read one posted event from parsed JSON (strict: no string is taken for a number or the reverse)."""
+    try:
+        return msgspec.convert(value, PostedEvent)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+
+
+def _refusal(message: str) -> EventRefused:
+    found = _FIELD.search(message)
+    field = found.group(1) if found else None
+    text = _FIELD.sub("", message)
+    if field == "amount":
+        text = f'{text}; write the amount as a decimal string in the major unit, e.g. "120.50"'
+    elif field in {"occurred_at", "received_at"}:
+        text = f'{text}; write RFC 3339 with a zone, e.g. "2026-11-20T10:00:00Z"'
+    elif "unknown field" in text:
+        text = f"{text}; put what rules need into `attrs` and other systems' names into `refs`"
+    return EventRefused(f"{field}: {text}" if field else text, field)
+
+
+def accept(posted: PostedEvent, *, org: str, received_at: datetime) -> Event:
+    """Return the canonical event of what was posted.
+
+    Args:
+        posted: the event as written.
+        org: the organisation of the API key, topic or file.
+        received_at: the receipt, which a producer never sets over HTTP.
+
+    Raises:
+        EventRefused: another org, a date ahead of its receipt, an unknown currency, or a negative amount where the
+            type says the direction.
+    """
+    if posted.org is not None and posted.org != org:
+        raise EventRefused(f"org: the event names {posted.org!r}, but this key belongs to {org!r}", "org")
+    occurred_at = posted.occurred_at.astimezone(UTC)
+    if occurred_at - received_at > AHEAD_MAX:
+        raise EventRefused(
+            f"occurred_at: {posted.occurred_at.isoformat()} is more than {AHEAD_MAX.seconds // 60} minutes ahead of its "
+            f"receipt at {received_at.isoformat()}; check the producer's clock",
+            "occurred_at",
+        )
+    _check_money(posted)
+    return Event(
+        org=org,
+        source=posted.source,
+        type=posted.type,
+        id=posted.id,
+        record=posted.record or posted.id,
+        occurred_at=occurred_at,
+        received_at=received_at,
+        sequence=posted.sequence or 0,
+        supersedes=posted.supersedes,
+        amount=posted.amount,
+        currency=posted.currency,
+        status=posted.status,
+        account=posted.account,
+        refs=posted.refs,
+        attrs=posted.attrs,
+    )
+
+
+def _check_money(posted: PostedEvent) -> None:
+    if posted.currency is not None and not is_currency(posted.currency):
+        raise EventRefused(
+            f"currency: {posted.currency!r} is no ISO 4217 code and no token that tieout knows", "currency"
+        )
+    if posted.amount is None:
+        return
+    try:
+        amount = parse_amount(posted.amount)
+    except AmountError as error:
+        raise EventRefused(f"amount: {error}", "amount") from None
+    if amount < 0 and not posted.type.startswith(SIGNED_TYPES):
+        raise EventRefused(
+            f"amount: {posted.amount} is negative, but the type {posted.type!r} says the direction; "
+            f"only {', '.join(t + '*' for t in SIGNED_TYPES)} may be negative",
+            "amount",
+        )
+
+
+def microseconds(time: datetime) -> int:
+    """Return microseconds since 1970-01-01 UTC."""
+    return (time - EPOCH) // _MICROSECOND
+
+
+def milliseconds(time: datetime) -> int:
+    """Return whole milliseconds since 1970-01-01 UTC: the unit of log time."""
+    return (time - EPOCH) // _MICROSECOND // 1000
+
+
+def from_microseconds(value: int) -> datetime:
+    """Return the time of `value` microseconds since 1970-01-01 UTC."""
+    return EPOCH + timedelta(microseconds=value)
+
+
+def from_milliseconds(value: int) -> datetime:
+    """Return the time of `value` milliseconds since 1970-01-01 UTC."""
+    return EPOCH + timedelta(milliseconds=value)

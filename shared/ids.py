@@ -1,0 +1,55 @@
+"""Deterministic ids: the same facts get the same id on every machine and after every restart.
+
+Every id is a uuid5 of the canonical JSON array of what it names (no spaces, UTF-8, no escapes beyond JSON's own),
+so that anyone can compute it again and PostgreSQL can hold it unique.
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import NewType
+
+import msgspec
+
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "tieout")
+
+EventId = NewType("EventId", str)
+DiscrepancyId = NewType("DiscrepancyId", str)
+ItemId = NewType("ItemId", str)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def canonical(values: Sequence[str | None]) -> bytes:
+    """Return the canonical JSON array of `values`: the bytes that ids and group keys are made of."""
+    return _encode(values)
+
+
+def _uuid(values: Sequence[str | None]) -> str:
+    return str(uuid.uuid5(NAMESPACE, canonical(values).decode()))
+
+
+def event_id(org: str, source: str, id_: str) -> EventId:
+    """Return the name of an event on topics and in CloudEvents: the source's own id is unique only within it."""
+    return EventId(_uuid([org, source, id_]))
+
+
+def discrepancy_id(
+    org: str,
+    rule: str,
+    key: Sequence[str],
+    opener: str,
+    kind: str,
+    side: str | None,
+    *extra: str,
+) -> DiscrepancyId:
+    """Return the id of a discrepancy.
+
+    `opener` is the id of the event that opened the group, so a key that returns after it was forgotten gets new ids.
+    `extra` holds the currency for sums, and source and record for a duplicate.
+    """
+    return DiscrepancyId(_uuid([org, rule, *key, opener, kind, side, *extra]))
+
+
+def item_id(org: str, rule: str, key: Sequence[str], opener: str) -> ItemId:
+    """Return the id of the item (one group's stored outcome)."""
+    return ItemId(_uuid([org, rule, *key, opener, "item"]))

@@ -1,0 +1,25 @@
+"""Money: exact decimals, currencies and their decimals. Nothing in tieout computes with floats."""
+
+from shared.money.amount import (
+    EXACT,
+    AmountError,
+    exact_sum,
+    format_amount,
+    format_number,
+    from_minor_units,
+    parse_amount,
+)
+from shared.money.currency import decimals_of, is_currency, minor_unit_exponent
+
+__all__ = [
+    "EXACT",
+    "AmountError",
+    "decimals_of",
+    "exact_sum",
+    "format_amount",
+    "format_number",
+    "from_minor_units",
+    "is_currency",
+    "minor_unit_exponent",
+    "parse_amount",
+]

@@ -1,0 +1,1 @@
+"""Rules: the YAML people write (`model`, `load`), what it compiles to (`match_rule`, `extract`), and its generation hash."""

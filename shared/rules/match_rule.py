@@ -1,0 +1,142 @@
+"""A compiled `match` rule: what the matcher judges by. Built from the specification that travels in the log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+
+import msgspec
+
+from shared.contracts.discrepancy import Severity
+from shared.money import EXACT, parse_amount
+from shared.rules.duration import Duration, parse_duration
+from shared.rules.model import MatchRuleModel, SeverityAbove, SeverityMap, specification
+
+NOT_LIVE = frozenset({"created", "pending", "authorized", "processing", "failed", "canceled", "voided", "expired"})
+NOT_LIVE_PREFIX = "requires_"
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def generation_of(org: str, pack: str, rule: MatchRuleModel) -> str:
+    """Return the generation: a short hash of org, pack and everything the rule says."""
+    return sha256(_encode([org, pack, specification(rule)])).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class SideRule:
+    """One side of a rule."""
+
+    name: str
+    live: frozenset[str] | None
+    """Statuses that count; None: the default."""
+    deadline: Duration
+    raises_duplicates: bool
+    status_map: dict[str, str]
+
+    def is_live(self, status: str | None) -> bool:
+        """Tell whether a record of this status counts: unknown and absent statuses do, unless the rule lists them."""
+        if self.live is not None:
+            return status in self.live
+        return status is None or not (status in NOT_LIVE or status.startswith(NOT_LIVE_PREFIX))
+
+    @property
+    def missing_type(self) -> str:
+        """Type of the discrepancy when this side has no record."""
+        return {"internal": "MissingInternalRecord", "provider": "MissingProviderRecord"}.get(
+            self.name, "MissingRecord"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRule:
+    """A compiled `match` rule of one org."""
+
+    org: str
+    pack: str
+    name: str
+    generation: str
+    sides: tuple[SideRule, ...]
+    compares_amount: bool
+    tolerance: Decimal
+    percent: Decimal
+    compares_currency: bool
+    compares_status: bool
+    sums: bool
+    """One-to-many and many-to-many: sums per side are compared."""
+    settle_ms: int
+    keep_ms: int
+    expire_ms: int
+    severity_of: Callable[[str, Decimal | None, str | None], Severity]
+    """Severity of (type, difference, currency)."""
+
+    def allowance(self, expected: Decimal) -> Decimal:
+        """Return how far the actual amount may be from `expected`, inclusive."""
+        if not self.percent:
+            return self.tolerance
+        share = EXACT.scaleb(EXACT.multiply(abs(expected), self.percent), Decimal(-2))
+        return max(self.tolerance, share)
+
+
+def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
+    """Compile a validated rule."""
+    amount, status = model.compare.amount, model.compare.status
+    one_to_one = model.cardinality == "one_to_one"
+    duplicates = tuple(model.sides) if model.duplicates is None else model.duplicates
+    deadlines = model.deadline if isinstance(model.deadline, dict) else dict.fromkeys(model.sides, model.deadline)
+    sides = tuple(
+        SideRule(
+            name=name,
+            live=None if selector.live is None else frozenset(selector.live),
+            deadline=parse_duration(deadlines[name]),
+            raises_duplicates=one_to_one and name in duplicates,
+            status_map=status.map.get(name, {}) if status else {},
+        )
+        for name, selector in model.sides.items()
+    )
+    return MatchRule(
+        org=org,
+        pack=pack,
+        name=model.name,
+        generation=generation_of(org, pack, model),
+        sides=sides,
+        compares_amount=amount is not None,
+        tolerance=parse_amount(amount.tolerance) if amount else Decimal(0),
+        percent=parse_amount(amount.percent) if amount else Decimal(0),
+        compares_currency=model.compare.currency is not None,
+        compares_status=status is not None and one_to_one,
+        sums=not one_to_one,
+        settle_ms=parse_duration(model.settle).milliseconds,
+        keep_ms=parse_duration(model.keep).milliseconds,
+        expire_ms=parse_duration(model.expire).milliseconds,
+        severity_of=_severity(model.severity),
+    )
+
+
+def _severity(model: SeverityMap) -> Callable[[str, Decimal | None, str | None], Severity]:
+    fixed: dict[str, Severity] = {}
+    steps: dict[str, dict[str, list[tuple[Decimal, Severity]]]] = {}
+    for kind, value in model.types.items():
+        if isinstance(value, SeverityAbove):
+            steps[kind] = {
+                currency: sorted(
+                    ((parse_amount(t), s) for t, s in table.items()), key=lambda step: step[0], reverse=True
+                )
+                for currency, table in value.above.items()
+            }
+        else:
+            fixed[kind] = value
+    default = model.default
+
+    def severity_of(kind: str, difference: Decimal | None, currency: str | None) -> Severity:
+        if kind in fixed:
+            return fixed[kind]
+        by_currency = steps.get(kind)
+        if by_currency is None or difference is None:
+            return default
+        for threshold, severity in by_currency.get(currency or "default", by_currency.get("default", [])):
+            if abs(difference) > threshold:
+                return severity
+        return default
+
+    return severity_of
