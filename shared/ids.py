@@ -6,6 +6,7 @@ so that anyone can compute it again and PostgreSQL can hold it unique.
 
 import uuid
 from collections.abc import Sequence
+from hashlib import sha1
 from typing import NewType
 
 import msgspec
@@ -24,8 +25,13 @@ def canonical(values: Sequence[str | None]) -> bytes:
     return _encode(values)
 
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def _uuid(values: Sequence[str | None]) -> str:
-    return str(uuid.uuid5(NAMESPACE, canonical(values).decode()))
+    """Return str(uuid.uuid5(NAMESPACE, canonical JSON)), without the UUID object: a third of the time on the hot path."""
+    h = sha1(NAMESPACE.bytes + canonical(values), usedforsecurity=False).hexdigest()
+    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
 def event_id(org: str, source: str, id_: str) -> EventId:

@@ -61,7 +61,7 @@ class RuleRecord(msgspec.Struct, array_like=True, tag=2, gc=False):
     version: int
     """Offset of its rule set in the topic `rules`: the highest one is in force."""
     specification: str
-    """The rule as canonical JSON; empty when the rule was withdrawn."""
+    """JSON `{"pack", "rule"}` (see `shared.rules.match_rule.rule_record`); empty when the rule was withdrawn."""
 
 
 class Cut(msgspec.Struct, array_like=True, tag=3, gc=False):

@@ -64,12 +64,15 @@ class Extractor:
         self.org = org
         self.rules: dict[str, MatchRule] = {}
         """Compiled rules by generation."""
+        self.models: dict[str, tuple[str, MatchRuleModel]] = {}
+        """(pack, rule as written) by generation; `rule_record` makes the control record of it."""
         self._sides: dict[str, list[_SideSelector]] = {}
         self._chosen: dict[tuple[str, str], tuple[_SideSelector, ...]] = {}
         for pack, models in packs.items():
             for model in models:
                 rule = compile_match(org, pack, model)
                 self.rules[rule.generation] = rule
+                self.models[rule.generation] = (pack, model)
                 for index, selector in enumerate(model.sides.values()):
                     side = _SideSelector(rule, index, selector, model.key)
                     self._sides.setdefault(selector.source, []).append(side)

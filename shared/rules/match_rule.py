@@ -8,6 +8,7 @@ from hashlib import sha256
 import msgspec
 
 from shared.contracts.discrepancy import Severity
+from shared.contracts.leg import RuleRecord
 from shared.money import EXACT, parse_amount
 from shared.rules.duration import Duration, parse_duration
 from shared.rules.model import MatchRuleModel, SeverityAbove, SeverityMap, specification
@@ -21,6 +22,18 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 def generation_of(org: str, pack: str, rule: MatchRuleModel) -> str:
     """Return the generation: a short hash of org, pack and everything the rule says."""
     return sha256(_encode([org, pack, specification(rule)])).hexdigest()[:16]
+
+
+def rule_record(org: str, pack: str, rule: MatchRuleModel, version: int) -> RuleRecord:
+    """Return the control record that puts `rule` in force; `version` is the offset of its rule set in topic `rules`."""
+    text = _encode({"pack": pack, "rule": specification(rule)}).decode()
+    return RuleRecord(org, rule.name, generation_of(org, pack, rule), version, text)
+
+
+def compile_record(record: RuleRecord) -> "MatchRule":
+    """Compile the rule of a control record that does not withdraw it."""
+    given = msgspec.json.decode(record.specification)
+    return compile_match(record.org, given["pack"], MatchRuleModel.model_validate(given["rule"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _SECRET_IN_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 _BEARER: Final = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-_PASSWORD_IN_URL: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s"']+@", re.IGNORECASE)
+_PASSWORD_IN_URL: Final = re.compile(r"""(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s"']+@""", re.IGNORECASE)
 
 # They tell about every request or poll at INFO; ours is one line per decision.
 _CHATTY: Final = ("aiokafka", "uvicorn.access", "sqlalchemy.engine", "httpx", "opentelemetry", "faststream.access")
