@@ -64,6 +64,9 @@ def configure_logging(service: str, settings: LogSettings, stream: TextIO | None
     """Route structlog and the standard library's logging to `stream` (standard error by default).
 
     Standard output stays free for what a command prints. A second call replaces the first.
+
+    Call it after the imports: FastStream puts a handler of its own on its logger when it is imported, and on its
+    broker's when that starts, unless the broker is given one (`KafkaBroker(..., logger=logging.getLogger("..."))`).
     """
     target = stream if stream is not None else sys.stderr
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]

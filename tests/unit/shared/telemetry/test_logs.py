@@ -1,5 +1,6 @@
 """One line per record, in one shape, without secrets."""
 
+import importlib
 import io
 import json
 import logging
@@ -69,6 +70,14 @@ def test_library_that_brings_its_own_handler_is_written_once(log):
     configure_logging("ingest", SimpleNamespace(log_level="info", log_format="json"), log.stream)
     logging.getLogger("uvicorn").warning("once")
     assert ([r["event"] for r in log.records()], own.getvalue()) == (["once"], "")
+
+
+def test_faststream_brings_its_own_handler_at_import_and_still_writes_in_our_shape(log, capfd):
+    importlib.import_module("faststream._internal.logger")
+    configure_logging("ingest", SimpleNamespace(log_level="info", log_format="json"), log.stream)
+    logging.getLogger("faststream").info("started")
+    assert [r["event"] for r in log.records()] == ["started"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_below_the_level_nothing_is_written(log):
