@@ -44,14 +44,12 @@ NO_DECIMALS = [
 ]
 THREE_DECIMALS = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
 MISSING_TYPES = {"internal": "MissingInternalRecord", "provider": "MissingProviderRecord"}
-RULE_DEFAULTS: Rule = {
-    "compare": {"amount": {}, "currency": {}, "status": {}},
+RULE_DEFAULTS: Rule = {  # only what the design gives; everything else a rule must say
     "deadline": "24h",
     "settle": "0s",
     "keep": "24h",
     "expire": "90d",
     "cardinality": "one_to_one",
-    "duplicates": [],
     "severity": {"default": "medium"},
 }
 EXACT = Context(prec=400, traps=[Inexact])
@@ -127,6 +125,8 @@ def run(rules: list[Rule], events: list[Event], until: str) -> Outcome:
             outcome.refused += 1
             continue
         log_time = max(log_time, milliseconds(event["received_at"]))
+        if lost_adjustment(full_rules, event):
+            outcome.dead_letters.append("no match key")
         for number, rule in enumerate(full_rules):
             side = side_of(rule, event)
             if side is None:
@@ -156,12 +156,19 @@ def is_adjustment(event: Event) -> bool:
     return event["type"].startswith("adjustment.") and bool(event.get("refs", {}).get("discrepancy"))
 
 
+def lost_adjustment(rules: list[Rule], event: Event) -> bool:
+    """No rule can tell which group it adjusts, though one knows its source. It is no record, so it makes no group."""
+    sources = {source for rule in rules for side in rule["sides"].values() for source in as_list(side["source"])}
+    taken = any(side_of(rule, event) is not None for rule in rules)
+    return is_adjustment(event) and event["source"] in sources and not taken
+
+
 def side_of(rule: Rule, event: Event) -> str | None:
     for side, selector in rule["sides"].items():
         if event["source"] not in as_list(selector["source"]):
             continue
-        if is_adjustment(event) and key_of(rule, event)[1]:
-            return side
+        if is_adjustment(event):
+            return side if key_of(rule, event)[1] else None
         if any(fnmatchcase(event["type"], pattern) for pattern in as_list(selector["type"])):
             return side
     return None
@@ -718,12 +725,18 @@ def duration(text: str) -> int:
 
 
 def later(start: int, wait: str) -> int:
-    """`start` plus a duration; of business days, Saturdays and Sundays (UTC) are not counted."""
+    """`start` plus a duration; of business days no Saturday or Sunday (UTC) counts, nor the rest of one."""
     if not wait.endswith("bd"):
         return start + duration(wait)
-    at, left = start, int(wait.removesuffix("bd"))
-    while left:
+    at = start
+    while on_weekend(at):
+        at = (at // DAY_MS + 1) * DAY_MS
+    for _ in range(int(wait.removesuffix("bd"))):
         at += DAY_MS
-        weekday = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)).weekday()
-        left -= weekday < 5
+        while on_weekend(at):
+            at += DAY_MS
     return at
+
+
+def on_weekend(at: int) -> bool:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)).weekday() >= 5

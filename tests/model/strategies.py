@@ -3,8 +3,8 @@
 Few keys, few records, few times: so the same record is corrected, superseded and redelivered again and again, with
 equal `occurred_at`, `sequence` and ids, and legs fall exactly on a deadline or a millisecond behind it.
 
-Left out are only streams of which the design says nothing: deadlines per side with three sides, duplicates of a
-one-to-many side, an `expire` shorter than the deadline, adjustments that are not live or have no key, live events
+Left out are only streams of which the design says nothing: deadlines per side with three sides, duplicates
+beside sums, an `expire` shorter than the deadline, adjustments that are not live or have no key, live events
 that have neither key nor amount.
 """
 
@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from tests.model.match_model import Event, Outcome, Rule, duration
 
-START = datetime(2026, 3, 2, 10, tzinfo=UTC)
+START = datetime(2026, 3, 6, 10, tzinfo=UTC)  # a Friday, so that a business day ends on Monday
 SOURCES = {"internal": "ledger", "provider": "stripe", "bank": "bank"}
 KEYS = ["p1", "p1", "p1", "p2"]
 STATUSES = [*["succeeded"] * 10, "paid", "failed", "canceled", "pending", "requires_action", None]
 AMOUNTS = [*["100.00"] * 4, "100.0", "100.01", "99.50", "101.00", "0"]
 CURRENCIES = [*["EUR"] * 10, "USD", "JPY"]
 OCCURRED = [
-    "2026-03-02T09:00:00Z",
-    "2026-03-02T09:00:00.000001Z",
-    "2026-03-02T09:00:00.000002Z",
-    "2026-03-02T09:30:00Z",
+    "2026-03-06T09:00:00Z",
+    "2026-03-06T09:00:00.000001Z",
+    "2026-03-06T09:00:00.000002Z",
+    "2026-03-06T09:30:00Z",
 ]
 LONG = "3650d"
 
@@ -92,9 +92,9 @@ def rules(draw: st.DrawFn) -> Rule:
         "deadline": deadline,
         "settle": draw(st.sampled_from(["0s", "0s", "10m"])),
         "keep": draw(st.sampled_from(["1h", "24h", LONG])),
-        "expire": draw(st.sampled_from(["2d", "5d", LONG])),
+        "expire": draw(st.sampled_from(["5d", "6d", LONG])),
         "cardinality": cardinality,
-        "duplicates": [] if cardinality == "one_to_many" else duplicates,
+        "duplicates": duplicates if cardinality == "one_to_one" else [],
         "severity": {
             "default": "low",
             "AmountMismatch": {"above": {"EUR": {"0.50": "high"}, "default": {"1": "medium"}}},
@@ -182,7 +182,7 @@ def present(event: Event) -> Event:
 def offsets(rule: Rule) -> list[int]:
     """Milliseconds after START at which something may run out for a leg at START, each with its two neighbours."""
     deadline = rule["deadline"]
-    waits = list(deadline.values()) if isinstance(deadline, dict) else [deadline.replace("bd", "d")]
+    waits = list(deadline.values()) if isinstance(deadline, dict) else [deadline.replace("1bd", "3d")]
     short = [name for name in (rule["keep"], rule["expire"]) if name != LONG]
     settle = duration(rule["settle"])
     turning = [0, settle, *map(duration, waits), *map(duration, short)]
