@@ -4,7 +4,7 @@ Few keys, few records, few times: so the same record is corrected, superseded an
 equal `occurred_at`, `sequence` and ids, and legs fall exactly on a deadline or a millisecond behind it.
 
 Left out are only streams of which the design says nothing: deadlines per side with three sides, duplicates
-beside sums, an `expire` shorter than the deadline, adjustments that are not live or have no key, live events
+of a one-to-many rule, an `expire` shorter than the deadline, adjustments that are not live or have no key, live events
 that have neither key nor amount.
 """
 
@@ -94,7 +94,7 @@ def rules(draw: st.DrawFn) -> Rule:
         "keep": draw(st.sampled_from(["1h", "24h", LONG])),
         "expire": draw(st.sampled_from(["5d", "6d", LONG])),
         "cardinality": cardinality,
-        "duplicates": duplicates if cardinality == "one_to_one" else [],
+        "duplicates": [] if cardinality == "one_to_many" else duplicates,
         "severity": {
             "default": "low",
             "AmountMismatch": {"above": {"EUR": {"0.50": "high"}, "default": {"1": "medium"}}},
