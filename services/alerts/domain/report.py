@@ -1,0 +1,538 @@
+"""Figures of a run: what came in, what agreed, where the money of a gap went, what is open and since when.
+
+Everything is computed from stored items and discrepancies as they stood at one log time, per rule and never added
+across rules, per currency and never added across currencies. Amounts are exact; only percentages are rounded (half to
+even). The executable meaning of every figure is `tests/cases/report.yaml`.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal, TypeVar
+
+import msgspec
+
+from services.alerts.domain.history import DiscrepancyHistory, ItemState, SideState, SideTotal, state_at
+from services.alerts.domain.period import Period
+from shared.contracts.discrepancy import SEVERITIES, Key
+from shared.contracts.item import ItemStatus, Total
+from shared.money import EXACT, exact_sum, format_amount, format_number
+
+_Place = TypeVar("_Place", str, tuple[str, str])
+
+Verdict = Literal["complete", "provisional", "incomplete"]
+
+NO_CURRENCY = "XXX"
+"""ISO 4217 for "no currency involved": a discrepancy none of whose records names one."""
+AGEING_CLASSES: tuple[tuple[str, int | None], ...] = (("0-1", 1), ("2-7", 7), ("8-30", 30), ("30+", None))
+"""Names of the classes, and the greatest age in whole days of 24 h that still belongs to each."""
+TOP_OPEN_MAX = 10
+"""Open discrepancies listed with their explanation per rule: what a person can start with; all are in the API."""
+
+_ZERO = Decimal(0)
+_PERCENT_PLACES = 2
+_REST_TYPES = ("StatusMismatch", "CurrencyMismatch")
+_DUPLICATE = "DuplicateChargeSuspected"
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Items of the period by status."""
+
+    total: int
+    matched: int
+    discrepant: int
+    pending: int
+
+
+class MatchedPercent(msgspec.Struct, frozen=True, kw_only=True):
+    """Matched items of all items; null where there is nothing to divide by."""
+
+    count: str | None
+    value: dict[str, str | None]
+
+
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Discrepancies of one type; `amount` is the sum of |difference|, null for types that have none."""
+
+    count: int
+    amount: str | None
+
+
+class OpenItems(msgspec.Struct, frozen=True, kw_only=True):
+    """Discrepancies of one type over the period: opening + new - cleared = closing."""
+
+    opening: int
+    new: int
+    cleared: int
+    closing: int
+    ageing: dict[str, int]
+    """Of the closing ones, by whole days from the first raise to the period's end."""
+
+
+class PriorChange(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of a period whose run is complete, changed since: the old run is not rewritten."""
+
+    key: Key
+    was: ItemStatus | None
+    """None: it did not stand in that period."""
+    now: ItemStatus | None
+    """None: it no longer stands in that period."""
+    gap_change: dict[str, str]
+    item_id: str
+    period: str
+
+
+class TopDiscrepancy(msgspec.Struct, frozen=True, kw_only=True):
+    """A discrepancy that was open at the period's end."""
+
+    id: str
+    type: str
+    severity: str
+    status: str
+    key: Key
+    currency: str
+    difference: str | None
+    raised_at: datetime
+    resolved_since: datetime | None
+    """When the engine resolved it after the period's end, as known when the run was made."""
+    explanation: str
+
+
+class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures of one rule."""
+
+    verdict: Verdict
+    items: Counts
+    matched_percent: MatchedPercent
+    totals: dict[str, dict[str, Total]]
+    """Live records per side and currency."""
+    gaps: dict[str, dict[str, str]]
+    """Per currency and cause; they add up to last side - first side, but for the residual."""
+    residual: dict[str, str]
+    """What no cause explains, per currency: zero, or the verdict is `incomplete`."""
+    mismatch: dict[str, dict[str, Mismatch]]
+    """Raised on items of the period, per type and currency."""
+    open: dict[str, dict[str, OpenItems]]
+    """Over all items of the rule, per currency and type."""
+    open_amounts: dict[str, dict[str, str]]
+    """Sum of |difference| of the closing ones, per currency and type that has differences."""
+    prior_period: list[PriorChange]
+    top_open: list[TopDiscrepancy]
+
+
+class PeriodSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """The days of the run, and the instants they begin and end."""
+
+    name: str
+    start: str
+    end: str
+    zone: str
+    start_at: datetime
+    end_at: datetime
+
+
+class NotReconciled(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that no rule selects: money that nobody compares."""
+
+    source: str
+    type: str
+    count: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The report of one run, as stored and served."""
+
+    version: int = 1
+    org: str
+    period: PeriodSpan
+    at: datetime
+    """Log time at which every figure stands."""
+    progress: datetime | None
+    """Least log time that was stored when the run was made."""
+    verdict: Verdict
+    reports: dict[str, RuleReport]
+    not_reconciled: list[NotReconciled] | None
+    """None: not counted here."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSides:
+    """A rule and its sides in order: the first is expected, the last compared with it."""
+
+    name: str
+    sides: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorRun:
+    """An earlier run that is complete; its figures stand as of `at`."""
+
+    period: Period
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a run is made of: one log time, how far results are stored, and what is stored.
+
+    `items`: per item its revisions, oldest first; items without a revision in this or an earlier complete period add
+    nothing. `cut_at`: log time of the cut that made the matcher publish what was still pending.
+    """
+
+    at: datetime
+    progress: datetime | None
+    items: Sequence[Sequence[ItemState]]
+    discrepancies: Sequence[DiscrepancyHistory]
+    prior_runs: Sequence[PriorRun] = ()
+    cut_at: datetime | None = None
+    not_reconciled: Sequence[NotReconciled] | None = None
+
+
+def make_report(org: str, period: Period, rules: Sequence[RuleSides], reading: Reading) -> Report:
+    """Compute the report of one run."""
+    closed = is_closed(period, reading.progress, reading.cut_at)
+    reports = {rule.name: _rule_report(rule, period, reading, closed) for rule in rules}
+    not_reconciled = reading.not_reconciled
+    return Report(
+        org=org,
+        period=PeriodSpan(
+            name=str(period),
+            start=period.first.isoformat(),
+            end=period.after.isoformat(),
+            zone=period.zone,
+            start_at=period.start,
+            end_at=period.end,
+        ),
+        at=reading.at,
+        progress=reading.progress,
+        verdict=_verdict_of_run([one.verdict for one in reports.values()], closed),
+        reports=reports,
+        not_reconciled=None if not_reconciled is None else sorted(not_reconciled, key=lambda n: (n.source, n.type)),
+    )
+
+
+def is_closed(period: Period, progress: datetime | None, cut_at: datetime | None = None) -> bool:
+    """Tell whether everything of the period is stored: every partition is past its end and past the cut."""
+    if progress is None or progress <= period.end:
+        return False
+    return cut_at is None or progress > cut_at
+
+
+def gap_of(item: ItemState) -> dict[str, Decimal]:
+    """Return last side's - first side's live amount per currency, zero ones included."""
+    first, last = _amounts(item.first), _amounts(item.last)
+    currencies = dict.fromkeys([*first, *last])
+    return {c: EXACT.subtract(last.get(c, _ZERO), first.get(c, _ZERO)) for c in currencies}
+
+
+def causes_of(item: ItemState) -> dict[tuple[str, str], Decimal]:
+    """Return where the item's gap comes from, per (currency, cause); the cause `residual` is what nothing explains.
+
+    Adjustment entries are not in the live amounts but in the compared ones, so what they contribute is taken out
+    again under a cause of its own.
+    """
+    causes: dict[tuple[str, str], Decimal] = {}
+    for one in item.raised:
+        if one.difference is not None and _bears_on_gap(one.side, item):
+            _add(causes, (one.currency or NO_CURRENCY, one.type), one.difference)
+    for side, sign in ((item.first, 1), (item.last, -1)):
+        for currency, amount in (side.adjusted if side else {}).items():
+            _add(causes, (currency, "adjusted"), amount if sign > 0 else EXACT.minus(amount))
+    explained: dict[str, Decimal] = defaultdict(Decimal)
+    for (currency, _), amount in causes.items():
+        explained[currency] = EXACT.add(explained[currency], amount)
+    gap = gap_of(item)
+    for currency in dict.fromkeys([*gap, *explained]):
+        rest = EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
+        if rest:
+            _add(causes, (currency, _cause_of_rest(item)), rest)
+    return {place: amount for place, amount in causes.items() if amount}
+
+
+def value_of(item: ItemState) -> dict[str, Decimal]:
+    """Return what the item is worth per currency: its first side's live amounts, else its last side's."""
+    return _amounts(item.first) or _amounts(item.last)
+
+
+def _bears_on_gap(side: str | None, item: ItemState) -> bool:
+    """A gap is between the first and the last side: what is said about a side between them is no part of it."""
+    names = list(item.sides)
+    return side is None or side not in names[1:-1]
+
+
+def _cause_of_rest(item: ItemState) -> str:
+    types = {one.type for one in item.raised}
+    for type_ in _REST_TYPES:
+        if type_ in types:
+            return type_
+    if item.status == "pending":
+        return "pending"
+    if item.status == "matched":
+        return "within_tolerance"
+    if types == {_DUPLICATE}:
+        # The extra record is raised at once; the compared pair may still wait for its other side, or agree.
+        return "within_tolerance" if item.first and item.last else "pending"
+    return "residual"
+
+
+class _Money:
+    """Counts and exact sums per key."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.amounts: dict[tuple[str, str], Decimal] = {}
+
+    def add(self, place: tuple[str, str], amount: Decimal | None, count: int = 1) -> None:
+        self.counts[place] += count
+        if amount is not None:
+            _add(self.amounts, place, amount)
+
+
+def _rule_report(rule: RuleSides, period: Period, reading: Reading, closed: bool) -> RuleReport:
+    items = []
+    for revisions in reading.items:
+        state = state_at(revisions, reading.at)
+        if state is not None and state.rule == rule.name and _stands_in(state, period):
+            items.append(state)
+    histories = [one.until(reading.at) for one in reading.discrepancies if one.rule == rule.name]
+    statuses = Counter(item.status for item in items)
+    totals = _totals(rule, items)
+    gaps, residual = _gaps(items, [currency for _, currency in totals.counts])
+    open_items, open_amounts = _open(histories, period)
+    return RuleReport(
+        verdict=_verdict(closed=closed, pending=statuses["pending"], residual=residual.values()),
+        items=Counts(
+            total=len(items),
+            matched=statuses["matched"],
+            discrepant=statuses["discrepant"],
+            pending=statuses["pending"],
+        ),
+        matched_percent=_matched_percent(items),
+        totals={side: _totals_of(side, totals) for side in rule.sides},
+        gaps=gaps,
+        residual={currency: format_amount(amount, currency) for currency, amount in residual.items()},
+        mismatch=_mismatch(items),
+        open=open_items,
+        open_amounts=open_amounts,
+        prior_period=_prior_period(rule, period, reading),
+        top_open=_top_open(histories, period),
+    )
+
+
+def _stands_in(state: ItemState, period: Period) -> bool:
+    return state.counts and period.start <= state.occurred_at < period.end
+
+
+def _verdict(*, closed: bool, pending: int, residual: Iterable[Decimal]) -> Verdict:
+    if not closed or pending:
+        return "provisional"
+    return "incomplete" if any(residual) else "complete"
+
+
+def _verdict_of_run(verdicts: Sequence[Verdict], closed: bool) -> Verdict:
+    """What is not final yet makes the run provisional; then what does not add up makes it incomplete."""
+    if not closed or "provisional" in verdicts:
+        return "provisional"
+    return "incomplete" if "incomplete" in verdicts else "complete"
+
+
+def _matched_percent(items: Sequence[ItemState]) -> MatchedPercent:
+    values: dict[str, Decimal] = {}
+    matched: dict[str, Decimal] = {}
+    for item in items:
+        for currency, amount in value_of(item).items():
+            _add(values, currency, amount)
+            _add(matched, currency, amount if item.status == "matched" else _ZERO)
+    count = sum(item.status == "matched" for item in items)
+    return MatchedPercent(
+        count=_percent(Decimal(count), Decimal(len(items))),
+        value={currency: _percent(matched[currency], values[currency]) for currency in sorted(values)},
+    )
+
+
+def _percent(part: Decimal, whole: Decimal) -> str | None:
+    """Return `part` of `whole` in percent, half-even to 2 places; None where there is no whole."""
+    if not whole:
+        return None
+    hundredths = round(Fraction(part) / Fraction(whole) * 100 * 10**_PERCENT_PLACES)
+    return format_number(Decimal(hundredths).scaleb(-_PERCENT_PLACES), _PERCENT_PLACES)
+
+
+def _totals(rule: RuleSides, items: Iterable[ItemState]) -> _Money:
+    totals = _Money()
+    for item in items:
+        for name in rule.sides:
+            side = item.sides.get(name)
+            for currency, total in (side.totals if side else {}).items():
+                totals.add((name, currency), total.amount, total.count)
+    return totals
+
+
+def _totals_of(side: str, totals: _Money) -> dict[str, Total]:
+    return {
+        currency: Total(
+            count=totals.counts[side, currency], amount=format_amount(totals.amounts[side, currency], currency)
+        )
+        for name, currency in sorted(totals.counts)
+        if name == side and totals.counts[side, currency]
+    }
+
+
+def _gaps(
+    items: Iterable[ItemState], currencies: Iterable[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, Decimal]]:
+    sums: dict[tuple[str, str], Decimal] = {}
+    residual = dict.fromkeys(sorted(set(currencies)), _ZERO)
+    for item in items:
+        for (currency, cause), amount in causes_of(item).items():
+            if cause == "residual":
+                _add(residual, currency, amount)
+            else:
+                _add(sums, (currency, cause), amount)
+                residual.setdefault(currency, _ZERO)
+    gaps: dict[str, dict[str, str]] = {}
+    for currency, cause in sorted(sums):
+        gaps.setdefault(currency, {})[cause] = format_amount(sums[currency, cause], currency)
+    return gaps, residual
+
+
+def _mismatch(items: Iterable[ItemState]) -> dict[str, dict[str, Mismatch]]:
+    found = _Money()
+    for item in items:
+        for one in item.raised:
+            amount = None if one.difference is None else abs(one.difference)
+            found.add((one.type, one.currency or NO_CURRENCY), amount)
+    mismatch: dict[str, dict[str, Mismatch]] = {}
+    for type_, currency in sorted(found.counts):
+        amount = found.amounts.get((type_, currency))
+        mismatch.setdefault(type_, {})[currency] = Mismatch(
+            count=found.counts[type_, currency],
+            amount=None if amount is None else format_amount(amount, currency),
+        )
+    return mismatch
+
+
+def _open(
+    histories: Iterable[DiscrepancyHistory], period: Period
+) -> tuple[dict[str, dict[str, OpenItems]], dict[str, dict[str, str]]]:
+    start, end = period.start, period.end
+    groups: dict[tuple[str, str], list[DiscrepancyHistory]] = defaultdict(list)
+    for one in histories:
+        groups[one.currency, one.type].append(one)
+    figures: dict[str, dict[str, OpenItems]] = {}
+    amounts: dict[str, dict[str, str]] = {}
+    for currency, type_ in sorted(groups):
+        group = groups[currency, type_]
+        closing = [one for one in group if one.is_open_at(end)]
+        row = OpenItems(
+            opening=sum(one.is_open_at(start) for one in group),
+            new=sum(start <= time < end for one in group for time in one.raised),
+            cleared=sum(start <= time < end for one in group for time in one.resolved),
+            closing=len(closing),
+            ageing=_ageing(closing, end),
+        )
+        if not (row.opening or row.new):
+            continue
+        figures.setdefault(currency, {})[type_] = row
+        differences = [abs(one.difference) for one in closing if one.difference is not None]
+        if differences:
+            amounts.setdefault(currency, {})[type_] = format_amount(exact_sum(differences), currency)
+    return figures, amounts
+
+
+def _ageing(closing: Iterable[DiscrepancyHistory], end: datetime) -> dict[str, int]:
+    classes = {name: 0 for name, _ in AGEING_CLASSES}
+    for one in closing:
+        days = (end - one.raised[0]) // timedelta(days=1)
+        classes[next(name for name, days_max in AGEING_CLASSES if days_max is None or days <= days_max)] += 1
+    return classes
+
+
+def _top_open(histories: Iterable[DiscrepancyHistory], period: Period) -> list[TopDiscrepancy]:
+    closing = [one for one in histories if one.is_open_at(period.end)]
+    closing.sort(
+        key=lambda one: (
+            -SEVERITIES.index(one.severity),
+            -abs(one.difference or _ZERO),
+            one.raised[0],
+            one.discrepancy_id,
+        )
+    )
+    return [
+        TopDiscrepancy(
+            id=one.discrepancy_id,
+            type=one.type,
+            severity=one.severity,
+            status=one.status,
+            key=one.key,
+            currency=one.currency,
+            difference=None if one.difference is None else format_amount(one.difference, one.currency),
+            raised_at=one.raised[0],
+            resolved_since=one.resolved[-1] if len(one.resolved) == len(one.raised) else None,
+            explanation=one.explanation,
+        )
+        for one in closing[:TOP_OPEN_MAX]
+    ]
+
+
+def _prior_period(rule: RuleSides, period: Period, reading: Reading) -> list[PriorChange]:
+    """Return what changed in complete earlier periods since the last run that told of it.
+
+    Each change stands in one run only: a run tells what changed in the periods before its own up to its log time.
+    """
+    earlier = [run for run in reading.prior_runs if run.period.end <= period.start]
+    if not earlier:
+        return []
+    told = {
+        run.period: max([run.at, *(later.at for later in earlier if later.period.start >= run.period.end)])
+        for run in earlier
+    }
+    past = max(run.period.end for run in earlier)
+    changes: list[tuple[datetime, str, PriorChange]] = []
+    for revisions in reading.items:
+        if not any(state.rule == rule.name and state.occurred_at < past for state in revisions):
+            continue
+        now = state_at(revisions, reading.at)
+        for prior, told_at in told.items():
+            was = state_at(revisions, told_at)
+            change = None if was is now else _change(was, now, prior)
+            if change is not None:
+                changes.append((revisions[-1].occurred_at, change.period, change))
+    return [change for *_, change in sorted(changes, key=lambda one: (one[0], one[1], one[2].item_id))]
+
+
+def _change(was: ItemState | None, now: ItemState | None, period: Period) -> PriorChange | None:
+    before = was if was is not None and _stands_in(was, period) else None
+    after = now if now is not None and _stands_in(now, period) else None
+    state = after or before
+    if state is None or _figures(before) == _figures(after):
+        return None
+    old, new = gap_of(before) if before else {}, gap_of(after) if after else {}
+    change = {c: EXACT.subtract(new.get(c, _ZERO), old.get(c, _ZERO)) for c in sorted({*old, *new})}
+    return PriorChange(
+        key=state.key,
+        was=before.status if before else None,
+        now=after.status if after else None,
+        gap_change={currency: format_amount(amount, currency) for currency, amount in change.items() if amount},
+        item_id=state.item_id,
+        period=str(period),
+    )
+
+
+def _figures(state: ItemState | None) -> object:
+    """What an item adds to a report: two revisions of equal figures are no change."""
+    if state is None:
+        return None
+    totals: Mapping[str, Mapping[str, SideTotal]] = {n: s.totals if s else {} for n, s in state.sides.items()}
+    return state.status, totals, causes_of(state)
+
+
+def _amounts(side: SideState | None) -> dict[str, Decimal]:
+    return {} if side is None else {c: total.amount for c, total in side.totals.items() if total.count}
+
+
+def _add(sums: dict[_Place, Decimal], place: _Place, amount: Decimal) -> None:
+    sums[place] = EXACT.add(sums.get(place, _ZERO), amount)
