@@ -59,3 +59,8 @@ def discrepancy_id(
 def item_id(org: str, rule: str, key: Sequence[str], opener: str) -> ItemId:
     """Return the id of the item (one group's stored outcome)."""
     return ItemId(_uuid([org, rule, *key, opener, "item"]))
+
+
+def dead_letter_id(reason: str, inbox_partition: int, inbox_offset: int, rule: str | None) -> str:
+    """Return the id of a dead letter: the same record set aside twice for the same reason is one."""
+    return _uuid(["dead letter", reason, str(inbox_partition), str(inbox_offset), rule])

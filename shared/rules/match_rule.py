@@ -16,7 +16,7 @@ from shared.rules.model import MatchRuleModel, SeverityAbove, SeverityMap, speci
 NOT_LIVE = frozenset({"created", "pending", "authorized", "processing", "failed", "canceled", "voided", "expired"})
 NOT_LIVE_PREFIX = "requires_"
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode  # keeps the order of sides: the first one is what is expected
 
 
 def generation_of(org: str, pack: str, rule: MatchRuleModel) -> str:

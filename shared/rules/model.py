@@ -169,7 +169,8 @@ class MatchRuleModel(_Strict):
     expire: DurationText = "90d"
     cardinality: Literal["one_to_one", "one_to_many", "many_to_many"] = "one_to_one"
     duplicates: list[SideName] | None = None
-    """Sides on which a second live record is suspected; all sides of a one-to-one rule where it is left out."""
+    """Sides on which a second live record is suspected; all sides where it is left out. One-to-one rules only:
+    the sums of the others show an extra record."""
     severity: SeverityMap = SeverityMap()
 
     @model_validator(mode="after")
@@ -197,9 +198,6 @@ class MatchRuleModel(_Strict):
             if parse_duration(getattr(self, name)).business_days:
                 msg = f"{name}: business days are for deadlines only; write hours or days"
                 raise ValueError(msg)
-        if self.cardinality != "one_to_one" and self.duplicates:
-            msg = "duplicates: only one_to_one rules raise them; the sums of the others show an extra record"
-            raise ValueError(msg)
         selectors = [(s.source, tuple(s.type)) for s in self.sides.values()]
         if len(set(selectors)) < len(selectors):
             msg = "sides: two sides select the same source and types, so every record would stand on both"

@@ -1,0 +1,21 @@
+"""What applying records changed: data for the shell to write in one transaction."""
+
+import msgspec
+
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.item import Item
+
+
+class Changes(msgspec.Struct):
+    """Results in the order they were made, and the state entries that changed."""
+
+    discrepancies: list[Discrepancy] = []
+    items: list[tuple[bytes, Item]] = []
+    """(group key, item)."""
+    dead_letters: list[DeadLetter] = []
+    state: list[tuple[bytes, bytes]] = []
+    """(key, packed value); an empty value: forgotten."""
+
+    def __bool__(self) -> bool:
+        return bool(self.discrepancies or self.items or self.dead_letters or self.state)

@@ -1,0 +1,499 @@
+"""One partition of the matcher: applies leg records to groups, moves log time, fires timers.
+
+A pure function of state and record: no clock, no I/O, no randomness. The same log gives the same bytes, however it is
+cut into batches and however often it is restored on the way.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from services.matcher.domain.changes import Changes
+from services.matcher.domain.group import (
+    MATCHED,
+    PENDING,
+    Group,
+    Held,
+    hold,
+    pack,
+    record_of,
+    unpack,
+    withdraw,
+)
+from services.matcher.domain.judge import NOT_JUDGED, GroupKey, agree, judge
+from services.matcher.domain.revise import Moment, expire, item_status, make_item, next_due, revise
+from services.matcher.domain.timers import Timers
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.discrepancy import LogPosition, Resolution
+from shared.contracts.event import from_milliseconds
+from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw, read_group_key
+from shared.ids import canonical, dead_letter_id
+from shared.rules.match_rule import MatchRule, compile_record
+
+UNKNOWN = -1
+"""Log time while an inbox partition has not been heard of."""
+
+CAUSES: dict[Held, Resolution] = {
+    "new record": "late_arrival",
+    "newer event": "corrected",
+    "older event": "corrected",
+    "stopped being live": "voided",
+    "superseding": "superseded",
+    "adjusting": "adjusted",
+}
+"""What a leg's effect on its group calls the discrepancies that it made untrue."""
+
+CLOCK_ENTRY = b"clock"
+RULE_ENTRY = b"rule "
+"""State entries beside groups; group keys are JSON arrays, so they cannot meet."""
+
+
+SETTLED_OVERHEAD_BYTES = 170
+"""What Python adds to a settled group: two bytes objects, its place in the dict and in the timers (measured)."""
+OPEN_BYTES = 900
+"""What a group that waits takes in memory, about (measured with one record; more records add some 250 each)."""
+
+
+class UnknownGeneration(Exception):
+    """A leg came before the rule it was made by: the log is not one that ingest wrote."""
+
+
+class _Clock(msgspec.Struct, array_like=True):
+    partitions: int
+    times: dict[int, int]
+
+
+class _RuleState(msgspec.Struct, array_like=True):
+    record: RuleRecord
+    generations: list[str]
+    """Every generation this rule has had here; their legs are judged by the one in force."""
+
+
+class Core:
+    """State of one partition of `legs`."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.log_time = UNKNOWN
+        """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
+        self.open_items = 0
+        self.settled_items = 0
+        self.state_bytes = 0
+        self._clock = _Clock(0, {})
+        self._groups: dict[bytes, Group | bytes] = {}
+        """Groups that wait for something as objects, settled ones packed."""
+        self._timers = Timers()
+        self._rule_states: dict[tuple[str, str], _RuleState] = {}
+        self._rules: dict[str, MatchRule | None] = {}
+        """The rule in force by every generation seen; None: withdrawn."""
+        self._dirty: dict[bytes, None] = {}
+        self._changes = Changes()
+
+    # ---- the log
+
+    def apply(self, group: bytes, record: LegRecord, offset: int) -> None:
+        """Apply one record of the log; `group` is its Kafka key.
+
+        Raises:
+            UnknownGeneration: a leg whose rule has not been in the log.
+        """
+        if type(record) is Leg:
+            if record.received_at > self._clock.times.get(record.inbox_partition, UNKNOWN):
+                self._advance(record.inbox_partition, record.received_at, offset)
+            self._apply_leg(group, record, offset)
+            return
+        self._apply_control(group, record, offset)
+
+    def _apply_control(self, group: bytes, record: LegRecord, offset: int) -> None:
+        match record:
+            case Tick():
+                if record.partitions != self._clock.partitions:
+                    self._clock.partitions = record.partitions
+                    self._dirty[CLOCK_ENTRY] = None
+                self._advance(record.inbox_partition, record.time, offset)
+            case RuleRecord():
+                self._apply_rule(record, offset)
+            case Cut():
+                self._advance(record.inbox_partition, record.received_at, offset)
+                self._apply_cut(record, offset)
+            case Withdraw():
+                self._advance(record.inbox_partition, record.received_at, offset)
+                self._apply_withdraw(group, record, offset)
+            case _:
+                msg = f"{type(record).__name__} is no control record"
+                raise TypeError(msg)
+
+    def _advance(self, inbox_partition: int, time: int, offset: int) -> None:
+        """Note the time of one inbox partition and fire what is due."""
+        times = self._clock.times
+        before = times.get(inbox_partition, UNKNOWN)
+        if time <= before and self.log_time != UNKNOWN:
+            return
+        times[inbox_partition] = max(time, before)
+        self._dirty[CLOCK_ENTRY] = None
+        if len(times) < self._clock.partitions or not self._clock.partitions:
+            return
+        if self.log_time != UNKNOWN and before > self.log_time:
+            return
+        log_time = min(times.values())
+        if log_time <= self.log_time:
+            return
+        self.log_time = log_time
+        if self._timers.next_at < log_time:
+            for due, group in self._timers.due(log_time):
+                self._fire(group, due, offset)
+
+    def _fire(self, key: bytes, due: int, offset: int) -> None:
+        """Do what was due at `due`: it counts as having happened one millisecond later, whenever log time got there."""
+        group = self._group(key)
+        if group is None:
+            return
+        if group.due_at > due:
+            self._timers.set(group.due_at, key)
+            return
+        rule = self._rules[group.generation]
+        assert rule is not None, "groups of withdrawn rules are gone"
+        moment = Moment(due + 1, due + 1, self._position(offset))
+        name = self._name(key)
+        verdict = judge(group, rule, name)
+        revisions = revise(group, rule, name, verdict, moment, "corrected")
+        is_open = any(raised.open for raised in group.raised or ())
+        if not revisions and is_open and group.touched_at + rule.expire_ms <= due:
+            self._changes.discrepancies += expire(group, rule, name, verdict, moment)
+            self._forget(key)
+            return
+        if not revisions and not is_open and not group.since and group.touched_at + rule.keep_ms <= due:
+            self._forget(key)
+            return
+        if revisions:
+            self._changes.discrepancies += revisions
+            self._publish(key, group, rule, item_status(group, verdict), moment)
+        group.due_at = next_due(group, rule, verdict)
+        self._timers.set(group.due_at, key)
+        self._keep(key, group)
+
+    def _position(self, offset: int) -> LogPosition:
+        return LogPosition(partition=self.partition, offset=offset, time=from_milliseconds(max(self.log_time, 0)))
+
+    # ---- legs
+
+    def _apply_leg(self, key: bytes, leg: Leg, offset: int) -> None:
+        try:
+            rule = self._rules[leg.generation]
+        except KeyError:
+            msg = f"offset {offset}: leg {leg.id!r} was made by rule generation {leg.generation}, which the log never named"
+            raise UnknownGeneration(msg) from None
+        if rule is None:
+            return
+        held = self._groups.get(key)
+        if held is None:
+            self._open(key, leg, rule, offset)
+            return
+        if type(held) is Group and self._settles_at_once(key, held, leg, rule, offset):
+            return
+        group = unpack(held) if type(held) is bytes else held
+        assert type(group) is Group
+        self._change(key, group, leg, rule, offset)
+
+    def _open(self, key: bytes, leg: Leg, rule: MatchRule, offset: int) -> None:
+        """Open a group with its first leg."""
+        group = Group(rule.generation, leg.id, leg.received_at, leg.received_at + rule.keep_ms, UNKNOWN, [])
+        if leg.adjusts is not None or leg.supersedes is not None or not rule.sides[leg.side].is_live(leg.status):
+            self._change(key, group, leg, rule, offset)
+            return
+        group.armed_at = leg.received_at
+        group.records.append(record_of(leg))
+        # A group that waits for the other sides needs no verdict: each of them is missing at its own deadline.
+        if rule.sums or len(rule.sides) > 2 or self.log_time > leg.received_at:
+            self._judge(key, group, rule, offset, leg.received_at, "corrected", None)
+            return
+        other = rule.sides[1 - leg.side]
+        due = other.deadline.after(leg.received_at)
+        group.due_at = due
+        group.since = {f"{other.missing_type}|{1 - leg.side}": leg.received_at}
+        self._timers.set(due, key)
+        self._put(key, None, group)
+
+    def _settles_at_once(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> bool:
+        """Settle the common case without a verdict: two sides, one live record each, equal to the letter."""
+        records = group.records
+        if (
+            len(records) != 1
+            or group.raised is not None
+            or group.item_revision
+            or leg.supersedes is not None
+            or leg.adjusts is not None
+            or group.adjustments is not None
+            or group.superseded is not None
+            or len(rule.sides) != 2
+            or rule.sums
+        ):
+            return False
+        one = records[0]
+        if one.side == leg.side or (one.id == leg.id and one.source == leg.source) or one.amount is None:
+            return False
+        other = record_of(leg)
+        sides = rule.sides
+        if not (
+            sides[one.side].is_live(one.status) and sides[leg.side].is_live(leg.status) and agree(rule, one, other)
+        ):
+            return False
+        if one.source == other.source and one.record == other.record:
+            return False
+        records.append(other)
+        group.since = None
+        group.touched_at = max(group.touched_at, leg.received_at)
+        moment = Moment(self.log_time, leg.received_at, self._position(offset))
+        self._publish(key, group, rule, MATCHED, moment)
+        due = group.touched_at + rule.keep_ms
+        if due < group.due_at:
+            self._timers.set(due, key)
+        group.due_at = due
+        self._keep(key, group)
+        return True
+
+    def _change(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> None:
+        """Hold a leg and judge the group again when that changed something."""
+        superseded_before = len(group.superseded or ())
+        effect = hold(group, leg, rule.sides[leg.side].is_live)
+        if effect == "id reused":
+            self._changes.dead_letters.append(self._id_reused(key, leg))
+            return
+        if group.armed_at == UNKNOWN and leg.adjusts is None and rule.sides[leg.side].is_live(leg.status):
+            group.armed_at = leg.received_at
+        if effect == "no-op":
+            if len(group.superseded or ()) > superseded_before:
+                self._keep(key, group)
+            return
+        touched = None if effect == "older event" else leg.received_at
+        self._judge(key, group, rule, offset, leg.received_at, CAUSES[effect], touched)
+
+    def _judge(
+        self,
+        key: bytes,
+        group: Group,
+        rule: MatchRule,
+        offset: int,
+        at: int,
+        cause: Resolution,
+        touched_at: int | None,
+    ) -> None:
+        """Judge the group, publish what changed, set its timer."""
+        if touched_at is not None:
+            group.touched_at = max(group.touched_at, touched_at)
+        name = self._name(key)
+        moment = Moment(self.log_time, at, self._position(offset))
+        verdict = judge(group, rule, name) if group.armed_at != UNKNOWN else NOT_JUDGED
+        revisions = revise(group, rule, name, verdict, moment, cause)
+        self._changes.discrepancies += revisions
+        status = item_status(group, verdict)
+        if status != PENDING or group.item_revision:
+            self._publish(key, group, rule, status, moment)
+        due = next_due(group, rule, verdict)
+        if due < group.due_at or key not in self._groups:
+            self._timers.set(due, key)
+        group.due_at = due
+        self._keep(key, group)
+
+    def _publish(self, key: bytes, group: Group, rule: MatchRule, status: int, moment: Moment) -> None:
+        self._changes.items.append((key, make_item(group, rule, self._name(key), status, moment)))
+
+    def _id_reused(self, key: bytes, leg: Leg) -> DeadLetter:
+        name = self._name(key)
+        return DeadLetter(
+            id=dead_letter_id("id reused", leg.inbox_partition, leg.inbox_offset, name.rule),
+            org=name.org,
+            source=leg.source,
+            reason="id reused",
+            detail=f"{leg.source} event {leg.id} came again with other content for key {', '.join(name.key)}; the first one counts",
+            hint="Give every notification an id of its own and send the correction again under a new id.",
+            rule=name.rule,
+            event=leg.id,
+            inbox_partition=leg.inbox_partition,
+            inbox_offset=leg.inbox_offset,
+            received_at=from_milliseconds(leg.received_at),
+            raw=b"",
+        )
+
+    # ---- control records
+
+    def _apply_rule(self, record: RuleRecord, offset: int) -> None:
+        """Put a rule generation in force; groups of the rule are judged again under it."""
+        name = (record.org, record.rule)
+        state = self._rule_states.get(name)
+        if state is not None and record.version < state.record.version:
+            self._know(state, record.generation)
+            return
+        if state is not None and state.record.specification == record.specification:
+            state.record.version = record.version
+            return
+        old = self._rules[state.record.generation] if state is not None else None
+        rule = compile_record(record) if record.specification else None
+        generations = [] if state is None else state.generations
+        if record.generation not in generations:
+            generations.append(record.generation)
+        state = _RuleState(record, generations)
+        self._rule_states[name] = state
+        for generation in generations:
+            self._rules[generation] = rule
+        self._dirty[_rule_entry(name)] = None
+        if old is not None:
+            self._judge_rule_again(name, old, rule, offset)
+
+    def _know(self, state: _RuleState, generation: str) -> None:
+        """Remember an older generation that a lagging normaliser still names."""
+        if generation in state.generations:
+            return
+        state.generations.append(generation)
+        self._rules[generation] = self._rules[state.record.generation]
+        self._dirty[_rule_entry((state.record.org, state.record.rule))] = None
+
+    def _judge_rule_again(self, name: tuple[str, str], old: MatchRule, rule: MatchRule | None, offset: int) -> None:
+        prefix = canonical(name)[:-1] + b","
+        at = max(self.log_time, 0)
+        for key in sorted(key for key in self._groups if key.startswith(prefix)):
+            group = self._group(key)
+            assert group is not None
+            if rule is not None:
+                group.generation = rule.generation
+                self._judge(key, group, rule, offset, at, "rule_changed", None)
+                continue
+            moment = Moment(self.log_time, at, self._position(offset))
+            revisions = revise(group, old, self._name(key), NOT_JUDGED, moment, "rule_withdrawn")
+            if revisions:
+                self._changes.discrepancies += revisions
+                self._publish(key, group, old, PENDING, moment)
+            self._forget(key)
+
+    def _apply_cut(self, record: Cut, offset: int) -> None:
+        """Publish the groups of an org that have said nothing yet: live money that waits for its other side."""
+        prefix = canonical([record.org])[:-1] + b","
+        moment = Moment(self.log_time, record.received_at, self._position(offset))
+        for key in sorted(k for k, held in self._groups.items() if type(held) is Group and k.startswith(prefix)):
+            group = self._groups[key]
+            assert type(group) is Group
+            rule = self._rules[group.generation]
+            assert rule is not None
+            if group.item_revision or group.armed_at == UNKNOWN:
+                continue
+            self._publish(key, group, rule, PENDING, moment)
+            self._keep(key, group)
+
+    def _apply_withdraw(self, key: bytes, record: Withdraw, offset: int) -> None:
+        """Take a record out of its keyless group: it came later under a key of its own."""
+        group = self._group(key)
+        if group is None or not withdraw(group, record.source, record.record):
+            return
+        rule = self._rules[group.generation]
+        assert rule is not None
+        self._judge(key, group, rule, offset, record.received_at, "superseded", record.received_at)
+
+    # ---- state
+
+    def _group(self, key: bytes) -> Group | None:
+        held = self._groups.get(key)
+        return unpack(held) if type(held) is bytes else held  # type: ignore[return-value]  # Group or None
+
+    def _keep(self, key: bytes, group: Group) -> None:
+        """Store a group: packed once it waits for nothing but `keep`, as an object while it waits for more."""
+        is_settled = group.since is None and not any(raised.open for raised in group.raised or ())
+        self._put(key, self._groups.get(key), pack(group) if is_settled else group)
+
+    def _put(self, key: bytes, before: Group | bytes | None, held: Group | bytes) -> None:
+        if before is not None:
+            self._uncount(key, before)
+        if type(held) is bytes:
+            self.settled_items += 1
+            self.state_bytes += len(key) + len(held) + SETTLED_OVERHEAD_BYTES
+        else:
+            self.open_items += 1
+            self.state_bytes += len(key) + OPEN_BYTES
+        self._groups[key] = held
+        self._dirty[key] = None
+
+    def _uncount(self, key: bytes, held: Group | bytes) -> None:
+        if type(held) is bytes:
+            self.settled_items -= 1
+            self.state_bytes -= len(key) + len(held) + SETTLED_OVERHEAD_BYTES
+        else:
+            self.open_items -= 1
+            self.state_bytes -= len(key) + OPEN_BYTES
+
+    def _forget(self, key: bytes) -> None:
+        held = self._groups.pop(key, None)
+        if held is not None:
+            self._uncount(key, held)
+        self._dirty[key] = None
+
+    @staticmethod
+    def _name(key: bytes) -> GroupKey:
+        name = read_group_key(key)
+        return GroupKey(name.org, name.rule, name.key, name.keyless)
+
+    def take(self) -> Changes:
+        """Return what happened since the last call, with the state entries that changed."""
+        changes = self._changes
+        if self._dirty:
+            changes.state = [(key, self._entry(key)) for key in self._dirty]
+            self._dirty = {}
+        self._changes = Changes()
+        return changes
+
+    def _entry(self, key: bytes) -> bytes:
+        held = self._groups.get(key)
+        if held is not None:
+            return held if type(held) is bytes else pack(held)  # type: ignore[arg-type]  # Group
+        if key == CLOCK_ENTRY:
+            return _encode(self._clock)
+        if key.startswith(RULE_ENTRY):
+            org, rule = _decode_names(key.removeprefix(RULE_ENTRY))
+            return _encode(self._rule_states[org, rule])
+        return b""
+
+    def snapshot(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the whole state as entries, rules before groups."""
+        yield CLOCK_ENTRY, self._entry(CLOCK_ENTRY)
+        for name in self._rule_states:
+            entry = _rule_entry(name)
+            yield entry, self._entry(entry)
+        for key in self._groups:
+            yield key, self._entry(key)
+
+    def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Read state entries in the order they were written; an empty value forgets its key."""
+        for key, value in entries:
+            if key == CLOCK_ENTRY:
+                self._restore_clock(_decode_clock(value))
+            elif key.startswith(RULE_ENTRY):
+                self._restore_rule(_decode_rule(value))
+            else:
+                self._restore_group(key, value)
+
+    def _restore_clock(self, clock: _Clock) -> None:
+        self._clock = clock
+        if clock.partitions and len(clock.times) >= clock.partitions:
+            self.log_time = min(clock.times.values())
+
+    def _restore_rule(self, state: _RuleState) -> None:
+        self._rule_states[state.record.org, state.record.rule] = state
+        rule = compile_record(state.record) if state.record.specification else None
+        for generation in state.generations:
+            self._rules[generation] = rule
+
+    def _restore_group(self, key: bytes, value: bytes) -> None:
+        self._forget(key)
+        if value:
+            group = unpack(value)
+            self._timers.set(group.due_at, key)
+            self._keep(key, group)
+        self._dirty.pop(key, None)
+
+
+def _rule_entry(name: tuple[str, str]) -> bytes:
+    return RULE_ENTRY + canonical(name)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_clock: Callable[[bytes], _Clock] = msgspec.msgpack.Decoder(_Clock).decode
+_decode_rule: Callable[[bytes], _RuleState] = msgspec.msgpack.Decoder(_RuleState).decode
+_decode_names: Callable[[bytes], tuple[str, str]] = msgspec.json.Decoder(tuple[str, str]).decode

@@ -1,0 +1,128 @@
+"""One sentence for every discrepancy: what the records say, and by how much they disagree."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from services.matcher.domain.group import Group, Record
+from services.matcher.domain.judge import Finding
+from shared.contracts.discrepancy import Resolution
+from shared.contracts.event import from_microseconds
+from shared.money import format_amount
+from shared.rules.match_rule import MatchRule
+
+RESOLVED: dict[Resolution, str] = {
+    "late_arrival": "the record that was needed has arrived",
+    "corrected": "a newer event corrected a record",
+    "voided": "a record stopped counting (voided, failed or canceled)",
+    "adjusted": "an adjustment entry settled the difference",
+    "superseded": "a record was replaced by another",
+    "rule_changed": "the rule was changed",
+    "rule_withdrawn": "the rule was withdrawn",
+    "already_settled": "the same records had already been settled",
+}
+
+
+def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
+    """Say in one sentence what is wrong."""
+    name = rule.sides[finding.side].name
+    match finding.type:
+        case "AmountMismatch":
+            return _amount(group, rule, finding)
+        case "CurrencyMismatch" if len(finding.records) != 2:
+            return (
+                f"{_title(rule.sides[0].name)} has money in {finding.expected}, {name} in {finding.actual}, "
+                "so their sums cannot be compared."
+            )
+        case "CurrencyMismatch":
+            one, other = finding.records
+            return f"{_title(_who(one))} is {_money(one)}, but {_who(other)} is {_money(other)}: the currencies differ."
+        case "StatusMismatch":
+            one, other = finding.records
+            return (
+                f"{_title(_who(one))} has status {finding.expected!r}, but {_who(other)} of {_money(other)} "
+                f"has status {finding.actual!r}."
+            )
+        case "DuplicateChargeSuspected":
+            return _duplicate(finding)
+        case _:
+            return _missing(rule, finding, name)
+
+
+def resolved(said: str, resolution: Resolution) -> str:
+    """Say that what was said is no longer true, and why."""
+    return f"{said.removesuffix('.')} - resolved: {RESOLVED[resolution]}."
+
+
+def expired(said: str, expire_ms: int) -> str:
+    """Say that the engine no longer watches a discrepancy that is still open."""
+    return (
+        f"{said.removesuffix('.')} - no longer watched after {_days(expire_ms)} without news; it stays open for people."
+    )
+
+
+def _amount(group: Group, rule: MatchRule, finding: Finding) -> str:
+    assert finding.difference is not None
+    more = "more" if finding.difference > 0 else "less"
+    by = f"{format_amount(abs(finding.difference), finding.currency)} {finding.currency or ''}".strip()
+    after = " after adjustments" if group.adjustments else ""
+    one = [record for record in finding.records if record.side != finding.side]
+    other = [record for record in finding.records if record.side == finding.side]
+    if not rule.sums:
+        return (
+            f"{_title(_who(other[0]))} says {finding.actual} {finding.currency or ''}, {_who(one[0])} says "
+            f"{finding.expected}: {by} {more} than expected{after}."
+        )
+    reference = rule.sides[one[0].side].name if one else rule.sides[0].name
+    return (
+        f"{_title(rule.sides[finding.side].name)} has {_records(other)} adding up to {finding.actual} "
+        f"{finding.currency or ''}, {reference} has {_records(one)} adding up to {finding.expected}: "
+        f"{by} {more} than expected{after}."
+    )
+
+
+def _missing(rule: MatchRule, finding: Finding, name: str) -> str:
+    waited = rule.sides[finding.side].deadline
+    time = f"{waited.business_days} business days" if waited.business_days else _days(waited.milliseconds)
+    if len(finding.records) == 1:
+        record = finding.records[0]
+        what = f"{_who(record)} of {_money(record)} from {from_microseconds(record.occurred_at):%Y-%m-%d %H:%M} UTC"
+        return f"{_title(what)} has no {name} record after {time}."
+    assert finding.difference is not None
+    amount = format_amount(abs(finding.difference), finding.currency)
+    return f"{_records(finding.records)} adding up to {amount} {finding.currency or ''} have no {name} record after {time}."
+
+
+def _duplicate(finding: Finding) -> str:
+    extra = finding.duplicate
+    assert extra is not None
+    first = finding.records[0]
+    beside = f" beside {first.record} of {_money(first)}" if first is not extra else ""
+    return f"{_title(_who(extra))} of {_money(extra)} is a second live record for the same key{beside}: counted twice?"
+
+
+def _who(record: Record) -> str:
+    return f"{record.source} record {record.record}"
+
+
+def _money(record: Record) -> str:
+    if record.amount is None:
+        return "no amount"
+    return f"{format_amount(Decimal(record.amount), record.currency)} {record.currency or ''}".strip()
+
+
+def _records(records: Sequence[Record]) -> str:
+    return "1 record" if len(records) == 1 else f"{len(records)} records"
+
+
+def _title(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _days(milliseconds: int) -> str:
+    for unit, length in (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1000)):
+        if milliseconds >= length and milliseconds % length == 0:
+            count = milliseconds // length
+            if unit == "days" and count == 1:
+                return "24 hours"
+            return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
+    return f"{milliseconds} ms"

@@ -1,0 +1,183 @@
+"""A group: everything held about one money movement (one match key of one rule)."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from shared.contracts.leg import Leg
+
+PENDING, MATCHED, DISCREPANT = 0, 1, 2
+ITEM_STATUS: tuple[Literal["pending", "matched", "discrepant"], ...] = ("pending", "matched", "discrepant")
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """The winning event of one record: times in microseconds, amount with the side's sign applied."""
+
+    side: int
+    source: str
+    record: str
+    id: str
+    occurred_at: int
+    sequence: int
+    amount: str | None
+    currency: str | None
+    status: str | None
+    first_at: int
+    """`occurred_at` of the record's earliest event: decides which of several records is the compared one."""
+    adjusts: str | None = None
+    """Set on adjustment entries: the discrepancy they refer to."""
+
+
+class Raised(msgspec.Struct, array_like=True, gc=False):
+    """A discrepancy that was raised at least once in this group, kept so that it can return under its id."""
+
+    name: str
+    """Names it within the group: type, side, currency, duplicate."""
+    id: str
+    type: str
+    side: int
+    revision: int
+    open: bool
+    severity: str
+    expected: str | None
+    actual: str | None
+    currency: str | None
+    records: str
+    """Digest of the set of records it speaks about."""
+    raised_at: int
+    """First raise, milliseconds."""
+    duplicate: tuple[str, str] | None = None
+    """(source, record) of the extra record."""
+
+
+class Group(msgspec.Struct, array_like=True, gc=False):
+    """State of one group. Times in milliseconds unless said otherwise."""
+
+    generation: str
+    opener: str
+    """Id of the event that opened it: part of every id that the group gives out."""
+    touched_at: int
+    """Last applied leg or revision: `keep` and `expire` count from here."""
+    due_at: int
+    """When a timer of this group is due next."""
+    armed_at: int
+    """Receipt of the first live leg, -1 before it."""
+    records: list[Record]
+    item_revision: int = 0
+    item_status: int = PENDING
+    raised: list[Raised] | None = None
+    since: dict[str, int] | None = None
+    """Since when a difference that is not raised yet has been true, by name."""
+    adjustments: list[Record] | None = None
+    superseded: list[tuple[str, str]] | None = None
+    """(source, record) that never count again."""
+
+
+pack: Callable[[Group], bytes] = msgspec.msgpack.Encoder().encode
+unpack: Callable[[bytes], Group] = msgspec.msgpack.Decoder(Group).decode
+
+
+def record_of(leg: Leg) -> Record:
+    """Return the record that `leg` is the first event of."""
+    return Record(
+        leg.side,
+        leg.source,
+        leg.record,
+        leg.id,
+        leg.occurred_at,
+        leg.sequence,
+        leg.amount,
+        leg.currency,
+        leg.status,
+        leg.occurred_at,
+        leg.adjusts,
+    )
+
+
+Held = Literal[
+    "no-op", "id reused", "new record", "newer event", "older event", "stopped being live", "superseding", "adjusting"
+]
+"""What holding a leg did to its group."""
+
+
+def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:  # noqa: PLR0911 - one return per effect a leg can have
+    """Put `leg` into `group`: the newest event of a record replaces the older one, whole.
+
+    Of two events the greater (occurred_at, sequence, id) wins, in whatever order they come. An older event changes
+    nothing, but what it supersedes stays superseded and the record's earliest time may fall.
+    """
+    superseding = leg.supersedes is not None and _supersede(group, leg.source, leg.supersedes, leg.record)
+    if group.superseded and (leg.source, leg.record) in group.superseded:
+        return "superseding" if superseding else "no-op"
+    held = _adjustments(group) if leg.adjusts is not None else group.records
+    for at, record in enumerate(held):
+        if record.id == leg.id and record.source == leg.source:
+            return _again(record, leg, superseding)
+        if record.record != leg.record or record.source != leg.source:
+            continue
+        first_at = min(record.first_at, leg.occurred_at)
+        if (leg.occurred_at, leg.sequence, leg.id) <= (record.occurred_at, record.sequence, record.id):
+            lowered = first_at < record.first_at
+            record.first_at = first_at
+            return "superseding" if superseding else ("older event" if lowered else "no-op")
+        newer = record_of(leg)
+        newer.first_at = first_at
+        held[at] = newer
+        if superseding:
+            return "superseding"
+        if leg.adjusts is not None:
+            return "adjusting"
+        stopped = is_live(record.status) and not is_live(leg.status)
+        return "stopped being live" if stopped else "newer event"
+    held.append(record_of(leg))
+    if superseding:
+        return "superseding"
+    return "adjusting" if leg.adjusts is not None else "new record"
+
+
+def _again(record: Record, leg: Leg, superseding: bool) -> Held:
+    same = (
+        record.record == leg.record
+        and record.side == leg.side
+        and record.occurred_at == leg.occurred_at
+        and record.sequence == leg.sequence
+        and record.amount == leg.amount
+        and record.currency == leg.currency
+        and record.status == leg.status
+        and record.adjusts == leg.adjusts
+    )
+    if not same:
+        return "id reused"
+    return "superseding" if superseding else "no-op"
+
+
+def _adjustments(group: Group) -> list[Record]:
+    if group.adjustments is None:
+        group.adjustments = []
+    return group.adjustments
+
+
+def _supersede(group: Group, source: str, old: str, new: str) -> bool:
+    """Mark (source, old) as superseded; tell whether a held record went away by it."""
+    if old == new:
+        return False
+    name = (source, old)
+    if group.superseded is None:
+        group.superseded = []
+    if name in group.superseded:
+        return False
+    group.superseded.append(name)
+    return withdraw(group, source, old)
+
+
+def withdraw(group: Group, source: str, record: str) -> bool:
+    """Take a record out of the group; tell whether it was there."""
+    kept = [held for held in group.records if held.source != source or held.record != record]
+    gone = len(kept) < len(group.records)
+    group.records = kept
+    if group.adjustments:
+        left = [held for held in group.adjustments if held.source != source or held.record != record]
+        gone = gone or len(left) < len(group.adjustments)
+        group.adjustments = left
+    return gone

@@ -1,0 +1,380 @@
+"""What is true of a group under its rule: findings, whether it matches, and the times that still have to pass.
+
+Pure and whole: it looks at everything the group holds and knows nothing of what was said before.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple
+
+from services.matcher.domain.group import Group, Record
+from shared.ids import discrepancy_id
+from shared.money import EXACT, format_amount
+from shared.rules.match_rule import MatchRule, SideRule
+
+ZERO = Decimal(0)
+
+NO_GATE = -(1 << 62)
+"""Of a finding that no deadline stands before."""
+
+
+class Finding(NamedTuple):
+    """A discrepancy that is true now; it is raised when log time is past `gate` and it has lasted `settle`."""
+
+    name: str
+    type: str
+    side: int
+    expected: str | None
+    actual: str | None
+    difference: Decimal | None
+    currency: str | None
+    records: tuple[Record, ...]
+    gate: int = NO_GATE
+    """Milliseconds: the deadline that log time must have passed."""
+    settles: bool = False
+    """Must last for the rule's `settle`."""
+    duplicate: Record | None = None
+    by_currency: bool = False
+    """The currency is part of its identity (sums)."""
+
+
+class Verdict(NamedTuple):
+    """Findings, and whether every side is there and nothing differs."""
+
+    findings: list[Finding]
+    matched: bool
+
+
+NOT_JUDGED = Verdict([], matched=False)
+
+
+def compared(records: Iterable[Record]) -> Record:
+    """Return the record of a side that is compared: the one that occurred first, ties by source and record."""
+    return min(records, key=lambda record: (record.first_at, record.source, record.record))
+
+
+def agree(rule: MatchRule, one: Record, other: Record) -> bool:
+    """Tell at a glance whether two live records agree to the letter (the common case); False means: judge."""
+    return (
+        one.amount == other.amount
+        and one.currency == other.currency
+        and (
+            not rule.compares_status
+            or one.status == other.status
+            or not statuses_differ(rule.sides[one.side], one.status, rule.sides[other.side], other.status)
+        )
+    )
+
+
+def statuses_differ(one: SideRule, status: str | None, other: SideRule, other_status: str | None) -> bool:
+    """Tell whether two statuses differ after each side's map; an absent one is not compared."""
+    if not status or not other_status:
+        return False
+    return one.status_map.get(status, status) != other.status_map.get(other_status, other_status)
+
+
+def judge(group: Group, rule: MatchRule, org_key: "GroupKey") -> Verdict:
+    """Return what is true of `group`. A group without a live record is not judged."""
+    sides = _Sides(group, rule)
+    if not sides.any_live:
+        return NOT_JUDGED
+    if rule.sums:
+        return _judge_sums(group, rule, sides)
+    return _judge_records(group, rule, sides, org_key)
+
+
+class GroupKey(NamedTuple):
+    """The group's name, for ids."""
+
+    org: str
+    rule: str
+    key: tuple[str, ...]
+    keyless: bool
+
+
+class _Sides:
+    """The group's records by side."""
+
+    def __init__(self, group: Group, rule: MatchRule) -> None:
+        self.all: list[list[Record]] = [[] for _ in rule.sides]
+        self.live: list[list[Record]] = [[] for _ in rule.sides]
+        for record in group.records:
+            self.all[record.side].append(record)
+            if rule.sides[record.side].is_live(record.status):
+                self.live[record.side].append(record)
+        self.any_live = any(self.live)
+        self.missing = [side for side, records in enumerate(self.all) if not records]
+        self.present = [side for side, records in enumerate(self.all) if records]
+        self.reference = next((side for side, records in enumerate(self.live) if records), 0)
+        """First side with a live record: what a missing side is measured by."""
+
+
+def deadline(group: Group, rule: MatchRule, side: int) -> int:
+    """Return when `side` is missing: `deadline` after the first live leg was received."""
+    return rule.sides[side].deadline.after(group.armed_at)
+
+
+# ---- one to one
+
+
+def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupKey) -> Verdict:
+    findings: list[Finding] = []
+    chosen = [compared(live or all_) if all_ else None for live, all_ in zip(sides.live, sides.all, strict=True)]
+    extras = [
+        (side, record)
+        for side, live in enumerate(sides.live)
+        if rule.sides[side].raises_duplicates and len(live) > 1
+        for record in sorted(live, key=lambda r: (r.first_at, r.source, r.record))[1:]
+    ]
+    adjustments = group.adjustments or []
+    for side, record in extras:
+        findings += _duplicate(group, rule, key, side, record, chosen[side], adjustments)
+    if extras and adjustments:
+        own = {_duplicate_id(group, key, rule.sides[side].name, record) for side, record in extras}
+        adjustments = [entry for entry in adjustments if entry.adjusts not in own]
+    for side in sides.missing:
+        reference = chosen[sides.reference]
+        assert reference is not None, "the reference side has a live record"
+        missing = _missing(group, rule, side, sides.reference, [reference], reference.currency, adjustments)
+        if missing:
+            findings.append(missing)
+    gate = max((deadline(group, rule, side) for side in sides.missing), default=NO_GATE)
+    if sides.present:
+        first, *others = sides.present
+        for side in others:
+            one, other = chosen[first], chosen[side]
+            assert one is not None
+            assert other is not None
+            findings += _compare(rule, one, other, gate, adjustments)
+    adjusted_away = bool(sides.missing) and bool(group.adjustments)
+    return Verdict(findings, not findings and (not sides.missing or adjusted_away))
+
+
+def _duplicate_id(group: Group, key: GroupKey, side: str, record: Record) -> str:
+    return discrepancy_id(
+        key.org, key.rule, key.key, group.opener, "DuplicateChargeSuspected", side, record.source, record.record
+    )
+
+
+def _duplicate(
+    group: Group,
+    rule: MatchRule,
+    key: GroupKey,
+    side: int,
+    record: Record,
+    beside: Record | None,
+    adjustments: list[Record],
+) -> list[Finding]:
+    """An extra live record. An adjustment that names this very discrepancy is set against its amount."""
+    amount = Decimal(record.amount or 0)
+    if adjustments:
+        own = _duplicate_id(group, key, rule.sides[side].name, record)
+        entries = [entry for entry in adjustments if entry.adjusts == own and entry.currency == record.currency]
+        for entry in entries:
+            amount = EXACT.add(amount, Decimal(entry.amount or 0))
+        if entries and not amount:
+            return []
+    text, zero = format_amount(amount, record.currency), format_amount(ZERO, record.currency)
+    return [
+        Finding(
+            name=f"DuplicateChargeSuspected|{side}|{record.source}|{record.record}",
+            type="DuplicateChargeSuspected",
+            side=side,
+            expected=text if side == 0 else zero,
+            actual=zero if side == 0 else text,
+            difference=-amount if side == 0 else amount,
+            currency=record.currency,
+            records=(record,) if beside is None else (beside, record),
+            duplicate=record,
+        )
+    ]
+
+
+def _missing(
+    group: Group,
+    rule: MatchRule,
+    side: int,
+    reference: int,
+    records: list[Record],
+    currency: str | None,
+    adjustments: list[Record],
+    by_currency: bool = False,
+) -> Finding | None:
+    """A side without any record; adjustments may stand in for it."""
+    there = _total(records, adjustments, reference, currency)
+    here = _total([], adjustments, side, currency)
+    first, last = (here, there) if side < reference else (there, here)
+    if _adjusted(adjustments, (side, reference), currency) and abs(EXACT.subtract(last, first)) <= rule.allowance(
+        first
+    ):
+        return None
+    type_ = rule.sides[side].missing_type
+    return Finding(
+        name=f"{type_}|{side}|{currency}" if by_currency else f"{type_}|{side}",
+        type=type_,
+        side=side,
+        expected=format_amount(first, currency),
+        actual=format_amount(last, currency),
+        difference=EXACT.subtract(last, first),
+        currency=currency,
+        records=tuple(records),
+        gate=deadline(group, rule, side),
+        by_currency=by_currency,
+    )
+
+
+def _total(records: Iterable[Record], adjustments: Iterable[Record], side: int, currency: str | None) -> Decimal:
+    total = ZERO
+    for record in records:
+        total = EXACT.add(total, Decimal(record.amount or 0))
+    for entry in adjustments:
+        if entry.side == side and entry.currency == currency:
+            total = EXACT.add(total, Decimal(entry.amount or 0))
+    return total
+
+
+def _adjusted(adjustments: Iterable[Record], sides: tuple[int, int], currency: str | None) -> bool:
+    return any(entry.side in sides and entry.currency == currency for entry in adjustments)
+
+
+def _compare(rule: MatchRule, one: Record, other: Record, gate: int, adjustments: list[Record]) -> list[Finding]:
+    """Compare a further side's record with the first side's."""
+    findings: list[Finding] = []
+    side, pair = other.side, (one, other)
+    if rule.compares_currency and one.currency and other.currency and one.currency != other.currency:
+        findings.append(
+            Finding(
+                f"CurrencyMismatch|{side}",
+                "CurrencyMismatch",
+                side,
+                one.currency,
+                other.currency,
+                None,
+                one.currency,
+                pair,
+                gate,
+                settles=True,
+            )
+        )
+    elif rule.compares_amount and one.amount is not None and other.amount is not None:
+        expected = _total([one], adjustments, one.side, one.currency)
+        actual = _total([other], adjustments, side, other.currency)
+        difference = EXACT.subtract(actual, expected)
+        if abs(difference) > rule.allowance(expected):
+            currency = one.currency or other.currency
+            findings.append(
+                Finding(
+                    f"AmountMismatch|{side}",
+                    "AmountMismatch",
+                    side,
+                    format_amount(expected, currency),
+                    format_amount(actual, currency),
+                    difference,
+                    currency,
+                    pair,
+                    gate,
+                    settles=True,
+                )
+            )
+    if rule.compares_status and statuses_differ(rule.sides[one.side], one.status, rule.sides[side], other.status):
+        findings.append(
+            Finding(
+                f"StatusMismatch|{side}",
+                "StatusMismatch",
+                side,
+                one.status,
+                other.status,
+                None,
+                one.currency or other.currency,
+                pair,
+                gate,
+                settles=True,
+            )
+        )
+    return findings
+
+
+# ---- one to many, many to many
+
+
+def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
+    findings: list[Finding] = []
+    adjustments = group.adjustments or []
+    by_currency = [_by_currency(live) for live in sides.live]
+    for side in sides.missing:
+        for currency, records in sorted(by_currency[sides.reference].items()):
+            finding = _missing(
+                group, rule, side, sides.reference, records, currency or None, adjustments, by_currency=True
+            )
+            if finding:
+                findings.append(finding)
+    gate = max(deadline(group, rule, side) for side in range(len(rule.sides)))
+    if sides.present:
+        first, *others = sides.present
+        for side in others:
+            findings += _compare_sums(rule, first, side, by_currency, gate, adjustments)
+    adjusted_away = bool(sides.missing) and bool(group.adjustments)
+    return Verdict(findings, not findings and (not sides.missing or adjusted_away))
+
+
+def _by_currency(records: Iterable[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.currency or "", []).append(record)
+    return found
+
+
+def _compare_sums(
+    rule: MatchRule,
+    first: int,
+    side: int,
+    by_currency: list[dict[str, list[Record]]],
+    gate: int,
+    adjustments: list[Record],
+) -> list[Finding]:
+    """Compare the sums of a further side with the first side's, per currency."""
+    expected_in, actual_in = by_currency[first], by_currency[side]
+    if rule.compares_currency and expected_in and actual_in and set(expected_in) != set(actual_in):
+        expected, actual = sorted(expected_in), sorted(actual_in)
+        records = [r for held in (expected_in, actual_in) for group in held.values() for r in group]
+        return [
+            Finding(
+                f"CurrencyMismatch|{side}",
+                "CurrencyMismatch",
+                side,
+                ", ".join(expected),
+                ", ".join(actual),
+                None,
+                expected[0] or None,
+                tuple(records),
+                gate,
+                settles=True,
+            )
+        ]
+    if not rule.compares_amount:
+        return []
+    findings = []
+    adjusted = {entry.currency or "" for entry in adjustments if entry.side in (first, side)}
+    for currency in sorted(set(expected_in) | set(actual_in) | adjusted):
+        one, other = expected_in.get(currency, []), actual_in.get(currency, [])
+        total = _total(one, adjustments, first, currency or None)
+        against = _total(other, adjustments, side, currency or None)
+        difference = EXACT.subtract(against, total)
+        if abs(difference) <= rule.allowance(total):
+            continue
+        findings.append(
+            Finding(
+                f"AmountMismatch|{side}|{currency}",
+                "AmountMismatch",
+                side,
+                format_amount(total, currency),
+                format_amount(against, currency),
+                difference,
+                currency or None,
+                (*one, *other),
+                gate,
+                settles=True,
+                by_currency=True,
+            )
+        )
+    return findings

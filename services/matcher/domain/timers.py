@@ -1,0 +1,56 @@
+"""Timers of a partition: which group is due when. Order of firing: (time, group key)."""
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
+BUCKET_MS = 4096
+"""Timers are kept unsorted in buckets of this width and sorted when their bucket comes up: setting one costs a list append."""
+
+NEVER = 1 << 62
+
+
+class Timers:
+    """A group may stand here more often than once; whoever fires it looks at the group's own `due_at`."""
+
+    def __init__(self) -> None:
+        self.next_at = NEVER
+        """Nothing is due before this time (a lower bound)."""
+        self._buckets: dict[int, list[bytes]] = {}
+        self._times: dict[int, list[int]] = {}
+        self._order: list[int] = []
+        self._ready: list[tuple[int, bytes]] = []
+        self._opened_until = -1
+
+    def set(self, time: int, group: bytes) -> None:
+        """Let `group` be due at `time`."""
+        if time < self._opened_until:
+            heappush(self._ready, (time, group))
+        else:
+            bucket = time // BUCKET_MS
+            groups = self._buckets.get(bucket)
+            if groups is None:
+                self._buckets[bucket] = [group]
+                self._times[bucket] = [time]
+                heappush(self._order, bucket)
+            else:
+                groups.append(group)
+                self._times[bucket].append(time)
+        self.next_at = min(self.next_at, time)
+
+    def due(self, log_time: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (time, group) of every timer before `log_time`, in order, also those set meanwhile."""
+        ready, order = self._ready, self._order
+        while True:
+            start = order[0] * BUCKET_MS if order else NEVER
+            if start < log_time and (not ready or ready[0][0] >= start):
+                self._open(heappop(order))
+            elif ready and ready[0][0] < log_time:
+                yield heappop(ready)
+            else:
+                self.next_at = min(start, ready[0][0] if ready else NEVER)
+                return
+
+    def _open(self, bucket: int) -> None:
+        self._ready += zip(self._times.pop(bucket), self._buckets.pop(bucket), strict=True)
+        heapify(self._ready)
+        self._opened_until = max(self._opened_until, (bucket + 1) * BUCKET_MS)

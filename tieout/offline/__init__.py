@@ -1,0 +1,1 @@
+"""Reconciliation without services: the same extraction and the same core, over files."""

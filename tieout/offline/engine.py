@@ -1,0 +1,113 @@
+"""Extract -> core -> results in one process: what `replay` and the offline packs run on."""
+
+from collections.abc import Sequence
+
+from services.matcher.domain.core import Core
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.event import Event, from_milliseconds, milliseconds
+from shared.contracts.item import Item
+from shared.contracts.leg import Tick, Withdraw, keyless_group_key, read_group_key
+from shared.ids import dead_letter_id
+from shared.rules.extract import Extracted, Extractor, Problem
+from shared.rules.match_rule import rule_record
+from shared.rules.model import Rule
+
+CONTROL = b""
+
+
+class OfflineEngine:
+    """Feeds events in order of receipt to one core, as ingest would through Kafka, with a single inbox partition."""
+
+    def __init__(self, packs: dict[str, Sequence[Rule]]) -> None:
+        self.revisions: list[Discrepancy] = []
+        """Every revision, in the order they were published."""
+        self.items: dict[str, Item] = {}
+        """Each item's last revision, by id."""
+        self.dead_letters: list[DeadLetter] = []
+        self.not_reconciled: dict[tuple[str, str], int] = {}
+        """Events that no rule selects, by source and type."""
+        self._packs = packs
+        self._core = Core(0)
+        self._extractors: dict[str, Extractor] = {}
+        self._keyless: set[tuple[str, bytes]] = set()
+        self._offset = 0
+
+    def feed(self, event: Event) -> None:
+        """Apply one event; its receipt must not be before the previous one's."""
+        received_ms = milliseconds(event.received_at)
+        self.advance(received_ms)
+        extracted = self._extractor(event.org).extract(event, 0, self._offset, received_ms)
+        self._note(event, extracted)
+        for group, leg in extracted.legs:
+            self._core.apply(group, leg, self._offset)
+        self._withdraw_keyless(event, extracted, received_ms)
+        self._offset += 1
+        self._collect()
+
+    def advance(self, time_ms: int) -> None:
+        """Let log time come to `time_ms` (milliseconds since 1970), so that what is due before it happens."""
+        self._core.apply(CONTROL, Tick(0, 1, time_ms), self._offset)
+        self._collect()
+
+    def last_revisions(self) -> list[Discrepancy]:
+        """Return every discrepancy's last revision, in the order they were first raised."""
+        last: dict[str, Discrepancy] = {}
+        for revision in self.revisions:
+            last[revision.id] = revision
+        return list(last.values())
+
+    def _extractor(self, org: str) -> Extractor:
+        extractor = self._extractors.get(org)
+        if extractor is None:
+            extractor = self._extractors[org] = Extractor(org, self._packs)
+            for pack, model in extractor.models.values():
+                self._core.apply(CONTROL, rule_record(org, pack, model, 0), self._offset)
+        return extractor
+
+    def _note(self, event: Event, extracted: Extracted) -> None:
+        if not extracted.selected:
+            kind = (event.source, event.type)
+            self.not_reconciled[kind] = self.not_reconciled.get(kind, 0) + 1
+        self.dead_letters += [self._dead_letter(event, problem) for problem in extracted.problems]
+
+    def _dead_letter(self, event: Event, problem: Problem) -> DeadLetter:
+        return DeadLetter(
+            id=dead_letter_id(problem.reason, 0, self._offset, problem.rule),
+            org=event.org,
+            source=event.source,
+            reason=problem.reason,
+            detail=problem.detail,
+            hint=problem.hint,
+            rule=problem.rule,
+            event=event.id,
+            inbox_partition=0,
+            inbox_offset=self._offset,
+            received_at=event.received_at,
+            raw=b"",
+        )
+
+    def _withdraw_keyless(self, event: Event, extracted: Extracted, received_ms: int) -> None:
+        """Do what alerts does on a running system: a record that now has a key leaves the group it had without one."""
+        for group, leg in extracted.legs:
+            if leg.adjusts is not None:
+                continue
+            name = read_group_key(group)
+            keyless = keyless_group_key(event.org, name.rule, event.source, event.record)
+            if name.keyless:
+                self._keyless.add((event.org, keyless))
+            elif (event.org, keyless) in self._keyless:
+                self._keyless.remove((event.org, keyless))
+                self._core.apply(keyless, Withdraw(event.source, event.record, 0, received_ms), self._offset)
+
+    def _collect(self) -> None:
+        changes = self._core.take()
+        self.revisions += changes.discrepancies
+        self.dead_letters += changes.dead_letters
+        for _, item in changes.items:
+            self.items[item.id] = item
+
+    @property
+    def log_time(self) -> str:
+        """Log time, for people."""
+        return from_milliseconds(max(self._core.log_time, 0)).isoformat()
