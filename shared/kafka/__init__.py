@@ -1,0 +1,1 @@
+"""Everything that speaks Kafka goes through here: one client factory, the declared topics, one partitioner."""
