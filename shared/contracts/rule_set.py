@@ -20,6 +20,8 @@ class RuleSetRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Each rule as in the YAML, checked and with defaults left out."""
     applied_at: datetime
     applied_by: str
+    withdrawn: list[str] = []
+    """Rules that the pack once had: compaction forgets older sets, and the matcher must still hear of what went."""
 
 
 _decode = msgspec.json.Decoder(RuleSetRecord).decode

@@ -1,0 +1,1 @@
+"""What ingest talks to: Kafka topics and the files that hold signing secrets."""

@@ -1,0 +1,1 @@
+"""What drives ingest: HTTP requests and the inbox loop."""

@@ -1,0 +1,1 @@
+"""What ingest does for a producer: accept a webhook, accept posted events."""
