@@ -1,0 +1,1 @@
+"""What alerts stands on: PostgreSQL, Kafka, outgoing HTTP."""

@@ -1,0 +1,399 @@
+"""The tables of alerts. Amounts are exact NUMERIC, times have a zone, and every row of an organisation carries `org`.
+
+Row-level security by `org` is forced on every table in `ORG_TABLES`; a transaction says whose rows it may touch
+(`Database.transaction`). There are no foreign keys between rows that come from different topics: they may arrive in
+any order.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+_Id = Uuid(as_uuid=False)
+_Time = DateTime(timezone=True)
+_NOW = func.now()
+
+orgs = Table(
+    "orgs",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("zone", Text, nullable=False, server_default="UTC", comment="IANA zone in which its days begin and end"),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("provider", Text, comment="webhook mapping; null for sources that post events"),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True, comment="public part of tk_<id>_<secret>"),
+    Column("org", Text, nullable=False),
+    Column("sha256", Text, nullable=False, comment="hex digest of the whole key; the key itself is nowhere"),
+    Column("role", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column("revoked_at", _Time),
+    Index(None, "org", "created_at"),
+)
+
+discrepancies = Table(
+    "discrepancies",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("group_id", _Id, nullable=False, comment="name of org, rule and key: finds the item of the same group"),
+    Column("revision", Integer, nullable=False),
+    Column("state", Text, nullable=False, comment="raised or resolved: the matcher's word"),
+    Column("status", Text, nullable=False, comment="open, acknowledged or resolved: people's word"),
+    Column("rule", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("key", JSONB, nullable=False, comment="a string for a key of one field, else a list"),
+    Column("side", Text),
+    Column("account", Text),
+    Column("sides", JSONB, nullable=False),
+    Column("duplicate", Text),
+    Column("expected", Text, comment="as published: an amount, or the status or currency that differs"),
+    Column("actual", Text),
+    Column("difference", Numeric, comment="actual - expected, exact; null where the two are no amounts"),
+    Column("currency", Text),
+    Column("raised_at", _Time, nullable=False, comment="first raise"),
+    Column("resolved_at", _Time),
+    Column("resolution", Text),
+    Column("expired", Boolean, nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("log_partition", Integer, nullable=False),
+    Column("log_offset", BigInteger, nullable=False),
+    Column("log_time", _Time, nullable=False),
+    Column("assignee", Text),
+    Column("reason", Text, comment="a person's reason code, or the engine's resolution"),
+    Column("accepted", JSONB, comment="type, expected, actual, currency that a person resolved: others reopen it"),
+    Column("reopened", Integer, nullable=False, server_default="0", comment="how often it came back after a resolve"),
+    Column("status_at", _Time, nullable=False, comment="when status last changed"),
+    Column("stored_at", _Time, nullable=False, server_default=_NOW, comment="when the sink first stored it"),
+    Index(None, "org", "log_time", "id"),
+    Index("discrepancies_open_idx", "org", "status", "log_time", postgresql_where=text("status <> 'resolved'")),
+    Index(None, "group_id"),
+)
+
+discrepancy_revisions = Table(
+    "discrepancy_revisions",
+    metadata,
+    # A key that returns after `keep` may start again at revision 1 under the same id: the log offset tells them apart.
+    Column("id", _Id, primary_key=True),
+    Column("log_offset", BigInteger, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("log_partition", Integer, nullable=False),
+    Column("log_time", _Time, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("expected", Text),
+    Column("actual", Text),
+    Column("difference", Numeric),
+    Column("currency", Text),
+    Column("raised_at", _Time, nullable=False),
+    Column("resolved_at", _Time),
+    Column("resolution", Text),
+    Column("expired", Boolean, nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("sides", JSONB, nullable=False),
+    comment="every revision as it was stored; append-only",
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("group_id", _Id, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("status", Text, nullable=False, comment="pending, matched or discrepant"),
+    Column("rule", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("key", JSONB, nullable=False),
+    Column("sides", JSONB, nullable=False),
+    Column("discrepancies", JSONB, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("occurred_at", _Time, comment="decides the period it belongs to"),
+    Column("live", Boolean, nullable=False),
+    Column("log_partition", Integer, nullable=False),
+    Column("log_offset", BigInteger, nullable=False),
+    Column("log_time", _Time, nullable=False),
+    Column(
+        "reopened_offset",
+        BigInteger,
+        comment="log offset from which the matcher repeats records of this settled item; its repeats are not stored",
+    ),
+    Index(None, "group_id"),
+    Index(None, "org", "pack", "occurred_at"),
+)
+
+item_revisions = Table(
+    "item_revisions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("log_offset", BigInteger, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("log_partition", Integer, nullable=False),
+    Column("log_time", _Time, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("key", JSONB, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("sides", JSONB, nullable=False),
+    Column("discrepancies", JSONB, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("occurred_at", _Time),
+    Column("live", Boolean, nullable=False),
+    comment="every revision of every item; append-only; a report asks what an item was at a point of log time",
+)
+
+item_records = Table(
+    "item_records",
+    metadata,
+    Column("record_id", _Id, primary_key=True, comment="name of org, rule, source and record"),
+    Column("item_id", _Id, primary_key=True),
+    Column("group_id", _Id, nullable=False),
+    Column("org", Text, nullable=False),
+    comment="which items hold a live record: one that stands under two keys of a rule has moved",
+)
+
+checks = Table(
+    "checks",
+    metadata,
+    Column("id", _Id, primary_key=True, comment="name of the topic record, so that a rebuild stores it once"),
+    Column("org", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("key", JSONB, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("currency", Text),
+    Column("as_of", _Time, nullable=False),
+    Column("expected", Text),
+    Column("actual", Text),
+    Column("difference", Numeric),
+    Column("log_partition", Integer, nullable=False),
+    Column("log_offset", BigInteger, nullable=False),
+    Column("log_time", _Time, nullable=False),
+    Index(None, "org", "rule", "as_of"),
+)
+
+action_log = Table(
+    "action_log",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("discrepancy_id", _Id, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("actor", Text, nullable=False, comment="`key:<name>` of a person's API key, or `engine`"),
+    Column("action", Text, nullable=False),
+    Column("from_status", Text, nullable=False),
+    Column("to_status", Text, nullable=False),
+    Column("assignee", Text),
+    Column("reason", Text),
+    Column("notes", Text),
+    Column("revision", Integer, nullable=False, comment="of the discrepancy when the action was taken"),
+    Index(None, "discrepancy_id", "id"),
+    comment="who did what, when and why; the database refuses UPDATE, DELETE and TRUNCATE",
+)
+
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("discrepancy_id", _Id, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("amount", Numeric, nullable=False, comment="signed: added to the side of its source"),
+    Column("currency", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("notes", Text),
+    Column("posted_by", Text, nullable=False),
+    Column("event", JSONB, nullable=False, comment="the event as it was posted to the topic inbox"),
+    Column("created_at", _Time, nullable=False),
+    Index(None, "discrepancy_id"),
+    comment="corrections: new entries that name their discrepancy; ledger rows are never touched; append-only",
+)
+
+sink_offsets = Table(
+    "sink_offsets",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("live_offset", BigInteger, nullable=False, server_default="0", comment="below it: a rebuild, no webhooks"),
+    comment="where the sink goes on; moved only by the transaction that stored what lies before",
+)
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("log_time", _Time, nullable=False),
+    Column("log_offset", BigInteger, nullable=False),
+    comment="log time up to which everything of a partition is stored; topic without prefix",
+)
+
+topic_outbox = Table(
+    "topic_outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("topic", Text, nullable=False, comment="without prefix: directory or inbox"),
+    Column("key", LargeBinary, nullable=False),
+    Column("value", LargeBinary),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    comment="records for Kafka, written with the rows they tell about; deleted once Kafka has acknowledged them",
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("period_start", _Time, nullable=False),
+    Column("period_end", _Time, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("trigger", Text, nullable=False, comment="manual, daily or schedule"),
+    Column("requested_by", Text, nullable=False),
+    Column("status", Text, nullable=False, comment="running, completed or failed"),
+    Column("provisional", Boolean, nullable=False),
+    Column("summary", JSONB),
+    Column("report_json", JSONB),
+    Column("report_markdown", Text),
+    Column("error", Text),
+    Column("cut_at", _Time, comment="when the matcher was asked to publish what is still pending"),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column("updated_at", _Time, nullable=False, server_default=_NOW),
+    Column("completed_at", _Time),
+    UniqueConstraint("org", "pack", "period_start", "period_end"),
+    Index(None, "org", "created_at"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False, comment="signing secret; only the app role reads it, no API shows it again"),
+    Column("previous_secret", Text, comment="also signs until previous_until, so that receivers can change over"),
+    Column("previous_until", _Time),
+    Column("types", ARRAY(Text), nullable=False, server_default="{}", comment="discrepancy types; empty: all"),
+    Column("severity_min", Text, nullable=False, server_default="low"),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column("disabled_at", _Time),
+    Column("disabled_reason", Text),
+    Index(None, "org"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("endpoint_id", _Id, nullable=False),
+    Column("kind", Text, nullable=False, server_default="discrepancy", comment="discrepancy, storm or test"),
+    Column("discrepancy_id", _Id),
+    Column("revision", Integer),
+    Column("log_offset", BigInteger),
+    Column("message_id", Text, nullable=False, comment="webhook-id: the same in every attempt"),
+    Column("type", Text, nullable=False, comment="event type in the payload, such as discrepancy.raised"),
+    Column("severity", Text, nullable=False),
+    Column("payload", Text, nullable=False, comment="the JSON that is signed and sent, byte for byte"),
+    Column("traceparent", Text),
+    Column("state", Text, nullable=False, server_default="pending", comment="pending, delivered, failed or dropped"),
+    Column("reason", Text, comment="why it failed or was dropped"),
+    Column("replayed_at", _Time, comment="somebody asked for it again: sent whatever came after it, and past any cap"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", _Time, nullable=False, server_default=_NOW),
+    Column("claimed_until", _Time, comment="a dispatcher works on it until then"),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column("finished_at", _Time),
+    UniqueConstraint("endpoint_id", "discrepancy_id", "log_offset", "revision"),
+    Index("outbox_due_idx", "endpoint_id", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+    Index(None, "endpoint_id", "created_at"),
+    Index(None, "org", "id"),
+    comment="messages to outgoing webhooks, written in the transaction that stored the revision they tell about",
+)
+
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("outbox_id", BigInteger, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("endpoint_id", _Id, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("status_code", Integer),
+    Column("error", Text),
+    Column("duration_ms", Integer, nullable=False),
+    Index(None, "outbox_id", "id"),
+)
+
+ORG_TABLES: tuple[Table, ...] = (
+    orgs,
+    sources,
+    api_keys,
+    discrepancies,
+    discrepancy_revisions,
+    items,
+    item_revisions,
+    item_records,
+    checks,
+    action_log,
+    adjustments,
+    topic_outbox,
+    runs,
+    webhook_endpoints,
+    outbox,
+    delivery_attempts,
+)
+"""Tables under row-level security by `org`."""
+
+SHARED_TABLES: tuple[Table, ...] = (sink_offsets, progress)
+"""Places in the topics: of no organisation."""
+
+APPEND_ONLY_TABLES: tuple[Table, ...] = (discrepancy_revisions, item_revisions, action_log, adjustments)
+"""The database itself refuses UPDATE, DELETE and TRUNCATE on these."""

@@ -1,0 +1,178 @@
+"""Composition root of alerts: makes the adapters, gives them to handlers and use cases, runs the parts of each role.
+
+To add a router: make it in `routers`. To add a loop: add a `Part` in `parts`.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import structlog
+from fastapi import APIRouter
+
+from services.alerts.adapters.database import Database, wait_for_database
+from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.topic_outbox import TopicOutbox
+from services.alerts.handlers.http import create_app
+from services.alerts.settings import AlertsSettings
+from shared.errors import DependencyAway
+from shared.kafka.client import wait_for_kafka
+from shared.kafka.settings import KafkaSettings
+from shared.telemetry.health import Health
+from shared.telemetry.ops import AsgiApp, listen, ops_app, serve_ops
+
+Role = Literal["sink", "api", "dispatcher", "scheduler"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+LOOP_STALL_S_MAX = 30.0
+"""A loop that does not come round for longer is stuck."""
+KAFKA_START_PAUSE_S = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The adapters, made once per process."""
+
+    database: Database
+    directory: PostgresDirectory
+    outbox: TopicOutbox
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A loop that runs in the roles named, until it is cancelled."""
+
+    name: str
+    roles: frozenset[Role]
+    run: Callable[[], Awaitable[None]]
+
+
+def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
+    """Every router of the API."""
+    return []
+
+
+def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> Sequence[Part]:
+    """Every loop of the service."""
+    return [
+        Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
+    ]
+
+
+async def _publish(outbox: TopicOutbox, poll_s: float, health: Health) -> None:
+    health.watch("outbox", LOOP_STALL_S_MAX + poll_s)
+    while True:
+        health.heartbeat("outbox")
+        try:
+            sent = await outbox.publish_once()
+        except DependencyAway as error:
+            log.warning("the outbox waits", reason=str(error))
+            sent = 0
+        if not sent:
+            await asyncio.sleep(poll_s)
+
+
+def open_stores(settings: AlertsSettings, kafka: KafkaSettings) -> Stores:
+    """Make the adapters; nothing connects yet.
+
+    Raises:
+        UsageError: the database URL or role is wrong.
+    """
+    database = Database(
+        settings.database_url.get_secret_value(), role=settings.database_role, pool_size=settings.database_pool_size
+    )
+    return Stores(database=database, directory=PostgresDirectory(database), outbox=TopicOutbox(database, kafka))
+
+
+async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collection[Role] = ROLES) -> None:
+    """Run `roles` until SIGTERM or SIGINT, or until a part fails.
+
+    Raises:
+        DependencyAway: PostgreSQL or Kafka did not answer at the start (exit 3). Later they are waited for.
+        UsageError: a port in use, a database that is not migrated.
+    """
+    with listen(settings.http_host, settings.http_port) as listener:
+        health = Health(["database"])
+        async with AsyncExitStack() as closing:
+            stores = open_stores(settings, kafka)
+            closing.push_async_callback(stores.database.close)
+            closing.push_async_callback(stores.outbox.close)
+            app = _application(stores, settings, health, roles)
+            stopped = asyncio.Event()
+            _stop_on_signals(stopped)
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(serve_ops(app, settings.http_host, settings.http_port, listener), name="http")
+                ]
+                await _until(stopped, _wait_for_dependencies(stores, settings, kafka, roles))
+                if not stopped.is_set():
+                    log.info("alerts serves", roles=sorted(roles), address=_address(listener.getsockname()))
+                    running += [
+                        tasks.create_task(_forever(part), name=part.name)
+                        for part in parts(stores, settings, kafka, health)
+                        if part.roles & set(roles)
+                    ]
+                    running.append(tasks.create_task(_watch_database(stores.database, health), name="database"))
+                await stopped.wait()
+                log.info("alerts stops")
+                for task in running:
+                    task.cancel()
+
+
+def _application(stores: Stores, settings: AlertsSettings, health: Health, roles: Collection[Role]) -> AsgiApp:
+    if "api" not in roles:
+        return ops_app(health)
+    return create_app(routers(stores, settings), stores.directory, health)
+
+
+async def _wait_for_dependencies(
+    stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, roles: Collection[Role]
+) -> None:
+    await wait_for_database(stores.database, settings.connect_timeout_s)
+    if set(roles) & {"sink", "api"}:
+        await wait_for_kafka(kafka, settings.connect_timeout_s)
+
+
+async def _until(stopped: asyncio.Event, work: Awaitable[None]) -> None:
+    """Wait for `work`, or leave it when the process is to stop."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        for pending in (task, stop):
+            pending.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await pending
+
+
+async def _forever(part: Part) -> None:
+    await part.run()
+    raise RuntimeError(f"the part {part.name} ended by itself")
+
+
+async def _watch_database(database: Database, health: Health, every_s: float = 2.0) -> None:
+    while True:
+        try:
+            await database.ping()
+            health.set_ready("database")
+        except DependencyAway as error:
+            health.set_not_ready("database", str(error))
+        await asyncio.sleep(every_s)
+
+
+def _stop_on_signals(stopped: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+
+
+def _address(name: tuple[str, int]) -> str:
+    return f"http://{name[0]}:{name[1]}"

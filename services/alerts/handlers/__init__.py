@@ -1,0 +1,1 @@
+"""What reaches alerts from outside: the result topics (`sink`) and HTTP (`http/`)."""

@@ -1,0 +1,33 @@
+"""Settings of alerts, read from `TIEOUT_…` variables."""
+
+from pydantic import Field, SecretStr
+
+from shared.settings import ServiceSettings
+
+
+class AlertsSettings(ServiceSettings):
+    """What the sink, the API, the dispatcher and the scheduler need."""
+
+    http_port: int = Field(default=8081, ge=0, le=65535)
+    database_url: SecretStr = SecretStr("postgresql+asyncpg://postgres@127.0.0.1:5432/tieout")
+    """Any login that is a member of `database_role`; `tieout migrate` uses the owner of the tables."""
+    database_role: str = "tieout_app"
+    """Taken on by every connection, so that row-level security holds whoever logs in."""
+    database_pool_size: int = Field(default=5, ge=1, le=100)
+    """Connections kept per process; a request or batch uses one at a time."""
+    connect_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a start waits for PostgreSQL and Kafka before it gives up with exit code 3."""
+    sink_group: str = Field(default="tieout-alerts-sink", min_length=1)
+    """Consumer group that shares the partitions among sinks; places are in PostgreSQL, not in the group."""
+    sink_instance_id: str | None = None
+    """Static membership, such as the pod's name: a restart then moves no partitions."""
+    sink_batch_records_max: int = Field(default=4_000, ge=1, le=100_000)
+    """Records per transaction: more hardly help PostgreSQL and make a batch's latency longer."""
+    sink_poll_ms: int = Field(default=200, ge=1, le=10_000)
+    """Longest wait for records; an idle sink beats its heart this often."""
+    sink_retry_pause_s: float = Field(default=1.0, gt=0, le=60)
+    """Between two tries while PostgreSQL or Kafka is away."""
+    outbox_poll_s: float = Field(default=0.5, gt=0, le=60)
+    """How often records for Kafka are looked for: a revoked key must reach ingest within 5 s."""
+    reconciliation_daily_token: SecretStr | None = Field(default=None, validation_alias="RECONCILIATION_DAILY_TOKEN")
+    """Guards the daily run; not set: that endpoint is off."""

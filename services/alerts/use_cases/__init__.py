@@ -1,0 +1,1 @@
+"""What alerts does, one module per task, over ports."""
