@@ -96,10 +96,11 @@ class Extractor:
                 continue
             if amount is not None and side.sign != 1:
                 sign = _sign(side, event)
-                if sign is None:
+                if sign is None and live:
                     problems.append(_no_sign(side, event))
                     continue
-                amount = _negated(amount) if sign < 0 else amount
+                # A record that does not count needs no sign: without its amount it still stops what counted before.
+                amount = None if sign is None else _negated(amount) if sign < 0 else amount
             key = [get(event) for get in side.key]
             if all(part and not part.isspace() for part in key):
                 group = group_key(self.org, rule.name, tuple(key))  # type: ignore[arg-type]  # checked to be text above

@@ -20,7 +20,7 @@ from services.matcher.domain.group import (
     unpack,
     withdraw,
 )
-from services.matcher.domain.judge import NOT_JUDGED, GroupKey, agree, judge
+from services.matcher.domain.judge import NOT_JUDGED, agree, judge
 from services.matcher.domain.revise import Moment, expire, item_status, make_item, next_due, revise
 from services.matcher.domain.timers import Timers
 from shared.contracts.dead_letter import DeadLetter
@@ -154,7 +154,7 @@ class Core:
         rule = self._rules[group.generation]
         assert rule is not None, "groups of withdrawn rules are gone"
         moment = Moment(due + 1, due + 1, self._position(offset))
-        name = self._name(key)
+        name = read_group_key(key)
         verdict = judge(group, rule, name)
         revisions = revise(group, rule, name, verdict, moment, "corrected")
         is_open = any(raised.open for raised in group.raised or ())
@@ -259,14 +259,13 @@ class Core:
         if effect == "id reused":
             self._changes.dead_letters.append(self._id_reused(key, leg))
             return
-        if group.armed_at == UNKNOWN and leg.adjusts is None and rule.sides[leg.side].is_live(leg.status):
-            group.armed_at = leg.received_at
         if effect == "no-op":
-            if len(group.superseded or ()) > superseded_before:
-                self._keep(key, group)
-            return
-        touched = None if effect == "older event" else leg.received_at
-        self._judge(key, group, rule, offset, leg.received_at, CAUSES[effect], touched)
+            if len(group.superseded or ()) == superseded_before:
+                return
+            effect = "older event"
+        if group.armed_at == UNKNOWN and _is_live(group, rule):
+            group.armed_at = leg.received_at
+        self._judge(key, group, rule, offset, leg.received_at, CAUSES[effect], leg.received_at)
 
     def _judge(
         self,
@@ -281,7 +280,7 @@ class Core:
         """Judge the group, publish what changed, set its timer."""
         if touched_at is not None:
             group.touched_at = max(group.touched_at, touched_at)
-        name = self._name(key)
+        name = read_group_key(key)
         moment = Moment(self.log_time, at, self._position(offset))
         verdict = judge(group, rule, name) if group.armed_at != UNKNOWN else NOT_JUDGED
         revisions = revise(group, rule, name, verdict, moment, cause)
@@ -296,10 +295,10 @@ class Core:
         self._keep(key, group)
 
     def _publish(self, key: bytes, group: Group, rule: MatchRule, status: int, moment: Moment) -> None:
-        self._changes.items.append((key, make_item(group, rule, self._name(key), status, moment)))
+        self._changes.items.append((key, make_item(group, rule, read_group_key(key), status, moment)))
 
     def _id_reused(self, key: bytes, leg: Leg) -> DeadLetter:
-        name = self._name(key)
+        name = read_group_key(key)
         return DeadLetter(
             id=dead_letter_id("id reused", leg.inbox_partition, leg.inbox_offset, name.rule),
             org=name.org,
@@ -359,7 +358,7 @@ class Core:
                 self._judge(key, group, rule, offset, at, "rule_changed", None)
                 continue
             moment = Moment(self.log_time, at, self._position(offset))
-            revisions = revise(group, old, self._name(key), NOT_JUDGED, moment, "rule_withdrawn")
+            revisions = revise(group, old, read_group_key(key), NOT_JUDGED, moment, "rule_withdrawn")
             if revisions:
                 self._changes.discrepancies += revisions
                 self._publish(key, group, old, PENDING, moment)
@@ -425,11 +424,6 @@ class Core:
             self._uncount(key, held)
         self._dirty[key] = None
 
-    @staticmethod
-    def _name(key: bytes) -> GroupKey:
-        name = read_group_key(key)
-        return GroupKey(name.org, name.rule, name.key, name.keyless)
-
     def take(self) -> Changes:
         """Return what happened since the last call, with the state entries that changed."""
         changes = self._changes
@@ -487,6 +481,10 @@ class Core:
             self._timers.set(group.due_at, key)
             self._keep(key, group)
         self._dirty.pop(key, None)
+
+
+def _is_live(group: Group, rule: MatchRule) -> bool:
+    return any(rule.sides[record.side].is_live(record.status) for record in group.records)
 
 
 def _rule_entry(name: tuple[str, str]) -> bytes:

@@ -124,16 +124,16 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
         newer = record_of(leg)
         newer.first_at = first_at
         held[at] = newer
-        if superseding:
-            return "superseding"
         if leg.adjusts is not None:
             return "adjusting"
+        if superseding:
+            return "superseding"
         stopped = is_live(record.status) and not is_live(leg.status)
         return "stopped being live" if stopped else "newer event"
     held.append(record_of(leg))
-    if superseding:
-        return "superseding"
-    return "adjusting" if leg.adjusts is not None else "new record"
+    if leg.adjusts is not None:
+        return "adjusting"
+    return "superseding" if superseding else "new record"
 
 
 def _again(record: Record, leg: Leg, superseding: bool) -> Held:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from services.matcher.domain.group import Group, Record
+from shared.contracts.leg import GroupName
 from shared.ids import discrepancy_id
 from shared.money import EXACT, format_amount
 from shared.rules.match_rule import MatchRule, SideRule
@@ -73,23 +74,19 @@ def statuses_differ(one: SideRule, status: str | None, other: SideRule, other_st
     return one.status_map.get(status, status) != other.status_map.get(other_status, other_status)
 
 
-def judge(group: Group, rule: MatchRule, org_key: "GroupKey") -> Verdict:
-    """Return what is true of `group`. A group without a live record is not judged."""
+def judge(group: Group, rule: MatchRule, name: GroupName) -> Verdict:
+    """Return what is true of the group `name`. A group without a live record is not judged."""
     sides = _Sides(group, rule)
     if not sides.any_live:
         return NOT_JUDGED
     if rule.sums:
         return _judge_sums(group, rule, sides)
-    return _judge_records(group, rule, sides, org_key)
+    return _judge_records(group, rule, sides, name)
 
 
-class GroupKey(NamedTuple):
-    """The group's name, for ids."""
-
-    org: str
-    rule: str
-    key: tuple[str, ...]
-    keyless: bool
+def live_adjustments(group: Group, rule: MatchRule) -> list[Record]:
+    """Return the adjustment entries that count: one that was voided does not."""
+    return [entry for entry in group.adjustments or () if rule.sides[entry.side].is_live(entry.status)]
 
 
 class _Sides:
@@ -117,7 +114,7 @@ def deadline(group: Group, rule: MatchRule, side: int) -> int:
 # ---- one to one
 
 
-def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupKey) -> Verdict:
+def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupName) -> Verdict:
     findings: list[Finding] = []
     chosen = [compared(live or all_) if all_ else None for live, all_ in zip(sides.live, sides.all, strict=True)]
     extras = [
@@ -126,7 +123,7 @@ def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupKey) 
         if rule.sides[side].raises_duplicates and len(live) > 1
         for record in sorted(live, key=lambda r: (r.first_at, r.source, r.record))[1:]
     ]
-    adjustments = group.adjustments or []
+    adjustments = live_adjustments(group, rule)
     for side, record in extras:
         findings += _duplicate(group, rule, key, side, record, chosen[side], adjustments)
     if extras and adjustments:
@@ -146,11 +143,11 @@ def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupKey) 
             assert one is not None
             assert other is not None
             findings += _compare(rule, one, other, gate, adjustments)
-    adjusted_away = bool(sides.missing) and bool(group.adjustments)
+    adjusted_away = bool(sides.missing) and bool(adjustments)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
 
 
-def _duplicate_id(group: Group, key: GroupKey, side: str, record: Record) -> str:
+def _duplicate_id(group: Group, key: GroupName, side: str, record: Record) -> str:
     return discrepancy_id(
         key.org, key.rule, key.key, group.opener, "DuplicateChargeSuspected", side, record.source, record.record
     )
@@ -159,7 +156,7 @@ def _duplicate_id(group: Group, key: GroupKey, side: str, record: Record) -> str
 def _duplicate(
     group: Group,
     rule: MatchRule,
-    key: GroupKey,
+    key: GroupName,
     side: int,
     record: Record,
     beside: Record | None,
@@ -174,14 +171,14 @@ def _duplicate(
             amount = EXACT.add(amount, Decimal(entry.amount or 0))
         if entries and not amount:
             return []
-    text, zero = format_amount(amount, record.currency), format_amount(ZERO, record.currency)
+    text = format_amount(amount, record.currency)
     return [
         Finding(
             name=f"DuplicateChargeSuspected|{side}|{record.source}|{record.record}",
             type="DuplicateChargeSuspected",
             side=side,
-            expected=text if side == 0 else zero,
-            actual=zero if side == 0 else text,
+            expected=text if side == 0 else None,
+            actual=None if side == 0 else text,
             difference=-amount if side == 0 else amount,
             currency=record.currency,
             records=(record,) if beside is None else (beside, record),
@@ -203,18 +200,19 @@ def _missing(
     """A side without any record; adjustments may stand in for it."""
     there = _total(records, adjustments, reference, currency)
     here = _total([], adjustments, side, currency)
+    here_text = format_amount(here, currency) if _adjusted(adjustments, (side,), currency) else None
+    there_text = format_amount(there, currency)
     first, last = (here, there) if side < reference else (there, here)
-    if _adjusted(adjustments, (side, reference), currency) and abs(EXACT.subtract(last, first)) <= rule.allowance(
-        first
-    ):
+    is_adjusted = _adjusted(adjustments, (side, reference), currency)
+    if is_adjusted and abs(EXACT.subtract(last, first)) <= rule.allowance(first):
         return None
     type_ = rule.sides[side].missing_type
     return Finding(
         name=f"{type_}|{side}|{currency}" if by_currency else f"{type_}|{side}",
         type=type_,
         side=side,
-        expected=format_amount(first, currency),
-        actual=format_amount(last, currency),
+        expected=here_text if side < reference else there_text,
+        actual=there_text if side < reference else here_text,
         difference=EXACT.subtract(last, first),
         currency=currency,
         records=tuple(records),
@@ -233,7 +231,7 @@ def _total(records: Iterable[Record], adjustments: Iterable[Record], side: int, 
     return total
 
 
-def _adjusted(adjustments: Iterable[Record], sides: tuple[int, int], currency: str | None) -> bool:
+def _adjusted(adjustments: Iterable[Record], sides: tuple[int, ...], currency: str | None) -> bool:
     return any(entry.side in sides and entry.currency == currency for entry in adjustments)
 
 
@@ -276,7 +274,7 @@ def _compare(rule: MatchRule, one: Record, other: Record, gate: int, adjustments
                     settles=True,
                 )
             )
-    if rule.compares_status and statuses_differ(rule.sides[one.side], one.status, rule.sides[side], other.status):
+    if _status_tells(rule, one, other):
         findings.append(
             Finding(
                 f"StatusMismatch|{side}",
@@ -294,12 +292,24 @@ def _compare(rule: MatchRule, one: Record, other: Record, gate: int, adjustments
     return findings
 
 
+def _status_tells(rule: MatchRule, one: Record, other: Record) -> bool:
+    """Tell whether the statuses disagree.
+
+    Different words do; where words are not compared or absent, so does money that counts on one side only: a failed
+    charge never matches a booked payment.
+    """
+    first, second = rule.sides[one.side], rule.sides[other.side]
+    if rule.compares_status and one.status and other.status:
+        return statuses_differ(first, one.status, second, other.status)
+    return first.is_live(one.status) != second.is_live(other.status)
+
+
 # ---- one to many, many to many
 
 
 def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
     findings: list[Finding] = []
-    adjustments = group.adjustments or []
+    adjustments = live_adjustments(group, rule)
     by_currency = [_by_currency(live) for live in sides.live]
     for side in sides.missing:
         for currency, records in sorted(by_currency[sides.reference].items()):
@@ -313,7 +323,7 @@ def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
         first, *others = sides.present
         for side in others:
             findings += _compare_sums(rule, first, side, by_currency, gate, adjustments)
-    adjusted_away = bool(sides.missing) and bool(group.adjustments)
+    adjusted_away = bool(sides.missing) and bool(adjustments)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from services.matcher.domain import explain
 from services.matcher.domain.group import DISCREPANT, ITEM_STATUS, MATCHED, PENDING, Group, Raised, Record
-from services.matcher.domain.judge import NO_GATE, Finding, GroupKey, Verdict, compared
+from services.matcher.domain.judge import NO_GATE, Finding, Verdict, compared, live_adjustments
 from shared.contracts.discrepancy import (
     RECORDS_SHOWN_MAX,
     Discrepancy,
@@ -19,6 +19,7 @@ from shared.contracts.discrepancy import (
 )
 from shared.contracts.event import from_microseconds, from_milliseconds
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total
+from shared.contracts.leg import GroupName
 from shared.ids import discrepancy_id, item_id
 from shared.money import EXACT, format_amount
 from shared.rules.match_rule import MatchRule
@@ -35,7 +36,7 @@ class Moment(NamedTuple):
 
 
 def revise(
-    group: Group, rule: MatchRule, key: GroupKey, verdict: Verdict, moment: Moment, cause: Resolution
+    group: Group, rule: MatchRule, key: GroupName, verdict: Verdict, moment: Moment, cause: Resolution
 ) -> list[Discrepancy]:
     """Bring the raised discrepancies of `group` in line with `verdict`; return the new revisions.
 
@@ -66,15 +67,20 @@ def revise(
 
 
 def next_due(group: Group, rule: MatchRule, verdict: Verdict) -> int:
-    """Return when this group has to be looked at again, milliseconds: a raise, else `expire`, else `keep`."""
+    """Return when this group has to be looked at again, milliseconds: a raise, else `expire`, else `keep`.
+
+    What waits to be raised is never cut off by `expire`.
+    """
     waiting = [
         max(finding.gate, group.since[finding.name] + rule.settle_ms if finding.settles else NO_GATE)
         for finding in verdict.findings
         if group.since and finding.name in group.since
     ]
+    if waiting:
+        return min(waiting)
     if any(raised.open for raised in group.raised or ()):
-        return min([*waiting, group.touched_at + rule.expire_ms])
-    return min(waiting, default=group.touched_at + rule.keep_ms)
+        return group.touched_at + rule.expire_ms
+    return group.touched_at + rule.keep_ms
 
 
 def _is_due(finding: Finding, rule: MatchRule, since: int, log_time: int) -> bool:
@@ -83,7 +89,7 @@ def _is_due(finding: Finding, rule: MatchRule, since: int, log_time: int) -> boo
     return not (finding.settles and rule.settle_ms) or log_time > since + rule.settle_ms
 
 
-def expire(group: Group, rule: MatchRule, key: GroupKey, verdict: Verdict, moment: Moment) -> list[Discrepancy]:
+def expire(group: Group, rule: MatchRule, key: GroupName, verdict: Verdict, moment: Moment) -> list[Discrepancy]:
     """Return the last revision of everything that is still open."""
     true_now = {finding.name: finding for finding in verdict.findings}
     revisions = []
@@ -100,7 +106,7 @@ def expire(group: Group, rule: MatchRule, key: GroupKey, verdict: Verdict, momen
 
 
 def _raise(
-    group: Group, rule: MatchRule, key: GroupKey, finding: Finding, before: Raised | None, moment: Moment
+    group: Group, rule: MatchRule, key: GroupName, finding: Finding, before: Raised | None, moment: Moment
 ) -> Discrepancy:
     if before is None:
         before = Raised(
@@ -126,40 +132,43 @@ def _raise(
 
 
 def _update(
-    group: Group, rule: MatchRule, key: GroupKey, finding: Finding, before: Raised, moment: Moment
+    group: Group, rule: MatchRule, key: GroupName, finding: Finding, before: Raised, moment: Moment
 ) -> list[Discrepancy]:
     same = (
         before.expected == finding.expected
         and before.actual == finding.actual
         and before.severity == rule.severity_of(finding.type, finding.difference, finding.currency)
-        and before.records == _digest(finding.records)
+        and before.currency == finding.currency
+        and before.records == _digest(finding)
     )
     return [] if same else [_say(group, rule, key, finding, before, moment)]
 
 
-def _say(group: Group, rule: MatchRule, key: GroupKey, finding: Finding, raised: Raised, moment: Moment) -> Discrepancy:
+def _say(
+    group: Group, rule: MatchRule, key: GroupName, finding: Finding, raised: Raised, moment: Moment
+) -> Discrepancy:
     raised.revision += 1
     raised.expected, raised.actual, raised.currency = finding.expected, finding.actual, finding.currency
     raised.severity = rule.severity_of(finding.type, finding.difference, finding.currency)
-    raised.records = _digest(finding.records)
+    raised.records = _digest(finding)
     return _revision(group, rule, key, raised, moment, explain.explain(group, rule, finding), finding=finding)
 
 
 def _resolve(
-    group: Group, rule: MatchRule, key: GroupKey, raised: Raised, moment: Moment, cause: Resolution
+    group: Group, rule: MatchRule, key: GroupName, raised: Raised, moment: Moment, cause: Resolution
 ) -> Discrepancy:
     raised.revision += 1
     raised.open = False
     said = f"{raised.type} for {_printed(key.key)}"
-    if raised.expected is not None and raised.actual is not None:
-        said += f" (expected {raised.expected}, actual {raised.actual})"
+    if raised.expected is not None or raised.actual is not None:
+        said += f" (expected {raised.expected or 'none'}, actual {raised.actual or 'none'})"
     return _revision(group, rule, key, raised, moment, explain.resolved(said, cause), resolution=cause)
 
 
 def _revision(
     group: Group,
     rule: MatchRule,
-    key: GroupKey,
+    key: GroupName,
     raised: Raised,
     moment: Moment,
     explanation: str,
@@ -198,12 +207,12 @@ def _revision(
 
 
 def _difference(raised: Raised) -> Decimal | None:
-    if raised.type in {"CurrencyMismatch", "StatusMismatch"} or raised.expected is None or raised.actual is None:
+    if raised.type in {"CurrencyMismatch", "StatusMismatch"}:
         return None
-    return EXACT.subtract(Decimal(raised.actual), Decimal(raised.expected))
+    return EXACT.subtract(Decimal(raised.actual or 0), Decimal(raised.expected or 0))
 
 
-def _id(group: Group, rule: MatchRule, key: GroupKey, finding: Finding) -> str:
+def _id(group: Group, rule: MatchRule, key: GroupName, finding: Finding) -> str:
     extra: tuple[str, ...] = ()
     if finding.duplicate:
         extra = (finding.duplicate.source, finding.duplicate.record)
@@ -212,7 +221,9 @@ def _id(group: Group, rule: MatchRule, key: GroupKey, finding: Finding) -> str:
     return discrepancy_id(key.org, key.rule, key.key, group.opener, finding.type, rule.sides[finding.side].name, *extra)
 
 
-def _digest(records: Iterable[Record]) -> str:
+def _digest(finding: Finding) -> str:
+    """Name the set of records a finding speaks of; a duplicate speaks of the extra one only."""
+    records = (finding.duplicate,) if finding.duplicate else finding.records
     names = sorted(f"{record.side} {record.source} {record.record}" for record in records)
     return blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
 
@@ -244,7 +255,7 @@ def _evidence(group: Group, rule: MatchRule, shown: tuple[Record, ...]) -> dict[
         records = [record for record in shown if record.side == index]
         if not records:
             records = [record for record in group.records if record.side == index]
-        entries = [evidence_of(entry) for entry in group.adjustments or () if entry.side == index]
+        entries = [evidence_of(entry) for entry in live_adjustments(group, rule) if entry.side == index]
         if not records and not entries:
             sides[side.name] = None
         elif rule.sums or not records:
@@ -301,7 +312,7 @@ def item_status(group: Group, verdict: Verdict) -> int:
     return MATCHED if verdict.matched else PENDING
 
 
-def make_item(group: Group, rule: MatchRule, key: GroupKey, status: int, moment: Moment) -> Item:
+def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment: Moment) -> Item:
     """Return the next revision of the group's item."""
     group.item_revision += 1
     group.item_status = status
@@ -342,7 +353,7 @@ def _printed_difference(raised: Raised) -> str | None:
 
 def _item_side(group: Group, rule: MatchRule, side: int) -> ItemSide | None:
     records = [record for record in group.records if record.side == side]
-    entries = [entry for entry in group.adjustments or () if entry.side == side]
+    entries = [entry for entry in live_adjustments(group, rule) if entry.side == side]
     if not records and not entries:
         return None
     is_live = rule.sides[side].is_live
