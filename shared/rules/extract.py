@@ -1,6 +1,6 @@
 """From an event to the legs of the rules that select it: the normaliser's last step, and `replay`'s first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class _SideSelector:
 class Extractor:
     """The selectors of one org's rules."""
 
-    def __init__(self, org: str, packs: dict[str, Sequence[MatchRuleModel]]) -> None:
+    def __init__(self, org: str, packs: Mapping[str, Sequence[MatchRuleModel]]) -> None:
         self.org = org
         self.rules: dict[str, MatchRule] = {}
         """Compiled rules by generation."""

@@ -5,15 +5,13 @@ Modules import what is heavy inside their functions, so that `tieout --help` ans
 
 import sys
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from shared.errors import TieoutError
 
-COMMANDS = (
-    "replay",
-    "rules",
-)
+COMMANDS = ("replay",)
 """Modules of this folder, in the order `--help` lists them."""
 
 EXIT_CODES = (
@@ -34,6 +32,17 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+    @app.callback()
+    def version(
+        show: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    ) -> None:
+        if show:
+            from importlib.metadata import version as installed
+
+            typer.echo(installed("tieout"))
+            raise typer.Exit
+
     for name in COMMANDS:
         import_module(f"tieout.cli.{name}").register(app)
     return app

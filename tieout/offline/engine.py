@@ -1,6 +1,6 @@
 """Extract -> core -> results in one process: what `replay` and the offline packs run on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from services.matcher.domain.core import Core
 from shared.contracts.dead_letter import DeadLetter
@@ -19,7 +19,7 @@ CONTROL = b""
 class OfflineEngine:
     """Feeds events in order of receipt to one core, as ingest would through Kafka, with a single inbox partition."""
 
-    def __init__(self, packs: dict[str, Sequence[Rule]]) -> None:
+    def __init__(self, packs: Mapping[str, Sequence[Rule]]) -> None:
         self.revisions: list[Discrepancy] = []
         """Every revision, in the order they were published."""
         self.items: dict[str, Item] = {}

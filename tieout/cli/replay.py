@@ -1,0 +1,163 @@
+"""`tieout replay`: reconcile files offline."""
+
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from shared.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.contracts.discrepancy import Discrepancy
+    from shared.rules.model import Rule
+    from tieout.offline.replay import Place
+
+
+class Format(StrEnum):
+    """How discrepancies are printed."""
+
+    JSONL = "jsonl"
+    TABLE = "table"
+
+
+class FailOn(StrEnum):
+    """From which severity open discrepancies make the exit code 1."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "replay",
+        epilog="Example: tieout replay ledger.jsonl stripe.jsonl --rules rules.yaml --until 2026-11-21T00:00:00Z",
+    )(replay)
+
+
+def replay(
+    events: Annotated[list[Path], typer.Argument(help="Event files, one JSON object a line.", show_default=False)],
+    rules: Annotated[list[Path], typer.Option(help="Rules file; may be given several times.", show_default=False)],
+    until: Annotated[
+        str | None, typer.Option(help="Advance log time to this time at the end, so that deadlines fire (RFC 3339).")
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="One JSON object a line, or a table.")] = Format.JSONL,
+    all_revisions: Annotated[
+        bool, typer.Option("--all-revisions", help="Print every revision, not only the last.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 2 when a line was refused or became a dead letter.")
+    ] = False,
+    org: Annotated[str, typer.Option(help="Organisation of events that name none.")] = "default",
+    fail_on: Annotated[
+        FailOn | None, typer.Option(help="Exit 1 when a discrepancy of at least this severity is open at the end.")
+    ] = None,
+) -> None:
+    """Reconcile event files with the same core as the services: no Kafka, no database.
+
+    Prints the last revision of every discrepancy. Lines that cannot be used are named on stderr and the rest goes on.
+    """
+    from shared.rules.load import load_rules
+    from tieout.offline.replay import replay as run
+
+    packs: dict[str, Sequence[Rule]] = {}
+    for path in rules:
+        file = load_rules(path)
+        if file.pack in packs:
+            raise UsageError(f"{path}: the pack {file.pack!r} is already given by another --rules file; join them")
+        packs[file.pack] = file.rules
+    with _Progress() as progress:
+        replayed = run(events, packs, org=org, until=_time(until), complain=progress.complain, step=progress.step)
+    engine = replayed.engine
+    shown = engine.revisions if all_revisions else engine.last_revisions()
+    if format_ is Format.TABLE:
+        _print_table(shown)
+        _print_summary(replayed.events, replayed.complaints, engine.not_reconciled)
+    else:
+        _print_lines(shown)
+    if strict and replayed.complaints:
+        raise typer.Exit(2)
+    if fail_on is not None and _is_open(engine.last_revisions(), fail_on):
+        raise typer.Exit(1)
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise UsageError(f'--until: {text!r} is no RFC 3339 time with a zone; write e.g. "2026-11-21T00:00:00Z"')
+    return time.astimezone(UTC)
+
+
+def _is_open(discrepancies: "list[Discrepancy]", severity: FailOn) -> bool:
+    from shared.contracts.discrepancy import SEVERITIES
+
+    counted = SEVERITIES[SEVERITIES.index(severity.value) :]
+    return any(one.state == "raised" and one.severity in counted for one in discrepancies)
+
+
+def _print_lines(discrepancies: "list[Discrepancy]") -> None:
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+    for discrepancy in discrepancies:
+        sys.stdout.buffer.write(encode(discrepancy) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _print_table(discrepancies: "list[Discrepancy]") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("State", "Severity", "Type", "Key", "Difference", "Explanation"):
+        table.add_column(heading, justify="right" if heading == "Difference" else "left", no_wrap=heading == "Type")
+    for one in discrepancies:
+        key = one.key if isinstance(one.key, str) else " ".join(one.key)
+        amount = f"{one.difference} {one.currency}" if one.difference is not None else ""
+        table.add_row(one.state, one.severity, one.type, key, amount, one.explanation)
+    Console().print(table if discrepancies else "No discrepancies: the records agree.")
+
+
+def _print_summary(events: int, complaints: int, not_reconciled: dict[tuple[str, str], int]) -> None:
+    typer.echo(f"{events} events read, {complaints} refused or set aside.")
+    for (source, type_), count in sorted(not_reconciled.items()):
+        typer.echo(f"not reconciled: {count} x {type_} from {source} (no rule selects it)")
+
+
+class _Progress:
+    """A bar on a terminal, silence elsewhere; complaints go to stderr as they come."""
+
+    STEP_EVENTS = 5000
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._bar.start()
+        self._task = self._bar.add_task("Replaying", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, of: int) -> None:
+        if done % self.STEP_EVENTS == 0 or done == of:
+            self._bar.update(self._task, completed=done, total=of)
+
+    def complain(self, place: "Place", what: str) -> None:
+        sys.stderr.write(f"{place}: {what}\n")
