@@ -69,7 +69,7 @@ def real_kafka(kafka: Server) -> Server:
 @pytest.fixture
 async def kafka_settings(kafka: Server) -> AsyncIterator[KafkaSettings]:
     """Settings with a topic prefix that no other test has; its topics are deleted afterwards."""
-    settings = KafkaSettings(bootstrap_servers=kafka.address, topic_prefix=f"t{uuid.uuid4().hex[:12]}.")
+    settings = KafkaSettings.local(kafka.address, topic_prefix=f"t{uuid.uuid4().hex[:12]}.")
     yield settings
     if kafka.kind == "embedded":
         return

@@ -2,7 +2,7 @@
 
 import ssl
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,6 +40,21 @@ class KafkaSettings(BaseSettings):
     transaction_timeout_ms: int = Field(default=30_000, ge=1_000, le=900_000)
     # How long a start waits for the first answer of a broker before it gives up.
     connect_timeout_s: float = Field(default=30.0, gt=0)
+
+    @classmethod
+    def local(cls, bootstrap_servers: str, **values: str) -> Self:
+        """For a broker that we started ourselves: plain, whatever security the environment asks for elsewhere."""
+        plain: dict[str, Any] = dict.fromkeys(
+            (
+                "sasl_username",
+                "sasl_password",
+                "sasl_password_file",
+                "ssl_cafile",
+                "ssl_certfile",
+                "ssl_keyfile",
+            )
+        )
+        return cls(bootstrap_servers=bootstrap_servers, security_protocol="PLAINTEXT", **plain | values)
 
     @property
     def uses_sasl(self) -> bool:

@@ -311,9 +311,9 @@ async def partitions_of(settings: KafkaSettings, *names: str) -> dict[str, int]:
 
 
 async def _can_create(client: "AIOKafkaAdminClient") -> bool:
-    """Whether the broker can create topics: the embedded one names no controller and cannot."""
+    """Whether the broker can create topics: the embedded one names no controller among its brokers and cannot."""
     cluster: dict[str, Any] = await client.describe_cluster()
-    return int(cluster["controller_id"]) >= 0
+    return cluster["controller_id"] in {broker["node_id"] for broker in cluster["brokers"]}
 
 
 async def _appear(client: "AIOKafkaAdminClient", names: list[str]) -> tuple[AppliedTopic, ...]:

@@ -53,7 +53,7 @@ def start_kafka(stack: ExitStack) -> str:
     address = f"{host}:{port}"
     import asyncio
 
-    asyncio.run(wait_for_kafka(KafkaSettings(bootstrap_servers=address), 60))
+    asyncio.run(wait_for_kafka(KafkaSettings.local(address), 60))
     return address
 
 

@@ -212,7 +212,7 @@ class JvmKafka:
             )
 
     def _wait_until_ready(self) -> None:
-        settings = KafkaSettings(bootstrap_servers=self.bootstrap_servers, security_protocol="PLAINTEXT")
+        settings = KafkaSettings.local(self.bootstrap_servers)
         # In a thread of its own: the caller may stand inside a running event loop.
         with ThreadPoolExecutor(max_workers=1) as thread:
             waiting = thread.submit(asyncio.run, self._answered(settings))

@@ -47,6 +47,17 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch):
     assert (settings.bootstrap_servers, settings.topic_prefix) == ("a:1,b:2", "blue.")
 
 
+def test_a_local_broker_ignores_the_security_meant_for_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TIEOUT_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("TIEOUT_KAFKA_SASL_USERNAME", "tieout")
+    monkeypatch.setenv("TIEOUT_KAFKA_SASL_PASSWORD", PASSWORD)
+    monkeypatch.setenv("TIEOUT_KAFKA_TOPIC_PREFIX", "blue.")
+
+    settings = KafkaSettings.local("127.0.0.1:1")
+
+    assert (settings.security_protocol, settings.password(), settings.topic_prefix) == ("PLAINTEXT", None, "blue.")
+
+
 def test_plain_connection_has_neither_tls_nor_sasl():
     options = connection_options(KafkaSettings(bootstrap_servers="a:1"))
 
