@@ -26,6 +26,10 @@ class Outbox(Protocol):
         """Store the attempt and what follows; False when the claim had lapsed: then only the attempt is stored."""
         ...
 
+    async def waiting(self) -> int:
+        """Return how many messages wait for their first or next attempt."""
+        ...
+
 
 class Sender(Protocol):
     """Sends one request and never raises for what the other side does."""

@@ -1,0 +1,1 @@
+"""Outgoing webhooks: the HTTP client, and the outbox, endpoints and attempts in PostgreSQL."""
