@@ -6,9 +6,11 @@ any order.
 """
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
@@ -146,7 +148,8 @@ items = Table(
     Column("rule", Text, nullable=False),
     Column("pack", Text, nullable=False),
     Column("key", JSONB, nullable=False),
-    Column("sides", JSONB, nullable=False),
+    # JSON, not JSONB, which would sort the sides: their order says which one is expected.
+    Column("sides", JSON, nullable=False),
     Column("discrepancies", JSONB, nullable=False),
     Column("at", _Time, nullable=False),
     Column("occurred_at", _Time, comment="decides the period it belongs to"),
@@ -161,6 +164,7 @@ items = Table(
     ),
     Index(None, "group_id"),
     Index(None, "org", "pack", "occurred_at"),
+    Index(None, "org", "pack", "log_time"),
 )
 
 item_revisions = Table(
@@ -176,7 +180,8 @@ item_revisions = Table(
     Column("pack", Text, nullable=False),
     Column("key", JSONB, nullable=False),
     Column("status", Text, nullable=False),
-    Column("sides", JSONB, nullable=False),
+    # JSON, not JSONB, which would sort the sides: their order says which one is expected.
+    Column("sides", JSON, nullable=False),
     Column("discrepancies", JSONB, nullable=False),
     Column("at", _Time, nullable=False),
     Column("occurred_at", _Time),
@@ -295,18 +300,29 @@ runs = Table(
     Column("zone", Text, nullable=False),
     Column("trigger", Text, nullable=False, comment="manual, daily or schedule"),
     Column("requested_by", Text, nullable=False),
-    Column("status", Text, nullable=False, comment="running, completed or failed"),
+    Column("status", Text, nullable=False, comment="running, completed, incomplete or failed"),
     Column("provisional", Boolean, nullable=False),
     Column("summary", JSONB),
-    Column("report_json", JSONB),
+    Column("report_json", JSON, comment="in the order of the report: rules, sides"),
     Column("report_markdown", Text),
     Column("error", Text),
-    Column("cut_at", _Time, comment="when the matcher was asked to publish what is still pending"),
+    Column("cut_at", _Time, comment="time in the log at which the matcher was asked for what is still pending"),
     Column("created_at", _Time, nullable=False, server_default=_NOW),
     Column("updated_at", _Time, nullable=False, server_default=_NOW),
     Column("completed_at", _Time),
     UniqueConstraint("org", "pack", "period_start", "period_end"),
     Index(None, "org", "created_at"),
+)
+
+not_reconciled = Table(
+    "not_reconciled",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("type", Text, primary_key=True),
+    Column("day", Date, primary_key=True, comment="of the events' occurred_at, in UTC"),
+    Column("count", BigInteger, nullable=False),
+    comment="events that no rule selects, counted per source, type and day",
 )
 
 webhook_endpoints = Table(
@@ -386,6 +402,7 @@ ORG_TABLES: tuple[Table, ...] = (
     adjustments,
     topic_outbox,
     runs,
+    not_reconciled,
     webhook_endpoints,
     outbox,
     delivery_attempts,

@@ -8,7 +8,7 @@ even). The executable meaning of every figure is `tests/cases/report.yaml`.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, TypeVar
@@ -29,6 +29,8 @@ NO_CURRENCY = "XXX"
 """ISO 4217 for "no currency involved": a discrepancy none of whose records names one."""
 AGEING_CLASSES: tuple[tuple[str, int | None], ...] = (("0-1", 1), ("2-7", 7), ("8-30", 30), ("30+", None))
 """Names of the classes, and the greatest age in whole days of 24 h that still belongs to each."""
+NOT_CUT_YET = datetime.max.replace(tzinfo=UTC)
+"""`cut_at` of a run whose matcher has not been asked yet for what is pending: no progress is past it."""
 TOP_OPEN_MAX = 10
 """Open discrepancies listed with their explanation per rule: what a person can start with; all are in the API."""
 
@@ -179,7 +181,8 @@ class Reading:
     """What a run is made of: one log time, how far results are stored, and what is stored.
 
     `items`: per item its revisions, oldest first; items without a revision in this or an earlier complete period add
-    nothing. `cut_at`: log time of the cut that made the matcher publish what was still pending.
+    nothing. `cut_at`: time in the log of the cut that makes the matcher publish what is still pending; None where nothing
+    pending can be unpublished.
     """
 
     at: datetime

@@ -80,6 +80,12 @@ CREATE POLICY by_org ON runs
     USING (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*')
     WITH CHECK (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*');
 
+ALTER TABLE not_reconciled ENABLE ROW LEVEL SECURITY;
+ALTER TABLE not_reconciled FORCE ROW LEVEL SECURITY;
+CREATE POLICY by_org ON not_reconciled
+    USING (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*')
+    WITH CHECK (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*');
+
 ALTER TABLE webhook_endpoints ENABLE ROW LEVEL SECURITY;
 ALTER TABLE webhook_endpoints FORCE ROW LEVEL SECURITY;
 CREATE POLICY by_org ON webhook_endpoints

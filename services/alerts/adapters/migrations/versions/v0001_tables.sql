@@ -136,7 +136,7 @@ CREATE TABLE items (
     rule TEXT NOT NULL,
     pack TEXT NOT NULL,
     key JSONB NOT NULL,
-    sides JSONB NOT NULL,
+    sides JSON NOT NULL,
     discrepancies JSONB NOT NULL,
     at TIMESTAMP WITH TIME ZONE NOT NULL,
     occurred_at TIMESTAMP WITH TIME ZONE,
@@ -149,6 +149,8 @@ CREATE TABLE items (
 );
 
 CREATE INDEX items_org_pack_occurred_at_idx ON items (org, pack, occurred_at);
+
+CREATE INDEX items_org_pack_log_time_idx ON items (org, pack, log_time);
 
 CREATE INDEX items_group_id_idx ON items (group_id);
 
@@ -169,7 +171,7 @@ CREATE TABLE item_revisions (
     pack TEXT NOT NULL,
     key JSONB NOT NULL,
     status TEXT NOT NULL,
-    sides JSONB NOT NULL,
+    sides JSON NOT NULL,
     discrepancies JSONB NOT NULL,
     at TIMESTAMP WITH TIME ZONE NOT NULL,
     occurred_at TIMESTAMP WITH TIME ZONE,
@@ -309,7 +311,7 @@ CREATE TABLE runs (
     status TEXT NOT NULL,
     provisional BOOLEAN NOT NULL,
     summary JSONB,
-    report_json JSONB,
+    report_json JSON,
     report_markdown TEXT,
     error TEXT,
     cut_at TIMESTAMP WITH TIME ZONE,
@@ -324,9 +326,24 @@ CREATE INDEX runs_org_created_at_idx ON runs (org, created_at);
 
 COMMENT ON COLUMN runs.trigger IS 'manual, daily or schedule';
 
-COMMENT ON COLUMN runs.status IS 'running, completed or failed';
+COMMENT ON COLUMN runs.status IS 'running, completed, incomplete or failed';
 
-COMMENT ON COLUMN runs.cut_at IS 'when the matcher was asked to publish what is still pending';
+COMMENT ON COLUMN runs.report_json IS 'in the order of the report: rules, sides';
+
+COMMENT ON COLUMN runs.cut_at IS 'time in the log at which the matcher was asked for what is still pending';
+
+CREATE TABLE not_reconciled (
+    org TEXT NOT NULL,
+    source TEXT NOT NULL,
+    type TEXT NOT NULL,
+    day DATE NOT NULL,
+    count BIGINT NOT NULL,
+    CONSTRAINT not_reconciled_pkey PRIMARY KEY (org, source, type, day)
+);
+
+COMMENT ON TABLE not_reconciled IS 'events that no rule selects, counted per source, type and day';
+
+COMMENT ON COLUMN not_reconciled.day IS 'of the events'' occurred_at, in UTC';
 
 CREATE TABLE webhook_endpoints (
     id UUID NOT NULL,
