@@ -28,10 +28,15 @@ def canonical(values: Sequence[str | None]) -> bytes:
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-def _uuid(values: Sequence[str | None]) -> str:
-    """Return str(uuid.uuid5(NAMESPACE, canonical JSON)), without the UUID object: a third of the time on the hot path."""
-    h = sha1(NAMESPACE.bytes + canonical(values), usedforsecurity=False).hexdigest()
+def uuid_of(digest: str) -> str:
+    """Return the uuid5 of a SHA-1 in hexadecimal, without the UUID object: a third of the time on the hot path."""
+    h = digest
     return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
+
+
+def _uuid(values: Sequence[str | None]) -> str:
+    """Return str(uuid.uuid5(NAMESPACE, canonical JSON))."""
+    return uuid_of(sha1(NAMESPACE.bytes + canonical(values), usedforsecurity=False).hexdigest())
 
 
 def event_id(org: str, source: str, id_: str) -> EventId:

@@ -1,7 +1,7 @@
 """A compiled `match` rule: what the matcher judges by. Built from the specification that travels in the log."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
 
@@ -15,6 +15,8 @@ from shared.rules.model import MatchRuleModel, SeverityAbove, SeverityMap, speci
 
 NOT_LIVE = frozenset({"created", "pending", "authorized", "processing", "failed", "canceled", "voided", "expired"})
 NOT_LIVE_PREFIX = "requires_"
+STATUSES_KNOWN_MAX = 1000
+"""Statuses remembered per side: producers choose them, so there is a bound."""
 
 _encode = msgspec.json.Encoder().encode  # keeps the order of sides: the first one is what is expected
 
@@ -46,12 +48,22 @@ class SideRule:
     deadline: Duration
     raises_duplicates: bool
     status_map: dict[str, str]
+    _known: dict[str | None, bool] = field(default_factory=dict, compare=False, repr=False)
+    """Statuses already looked at: asked for every record."""
 
     def is_live(self, status: str | None) -> bool:
         """Tell whether a record of this status counts: unknown and absent statuses do, unless the rule lists them."""
+        known = self._known.get(status)
+        return known if known is not None else self._look_at(status)
+
+    def _look_at(self, status: str | None) -> bool:
         if self.live is not None:
-            return status in self.live
-        return status is None or not (status in NOT_LIVE or status.startswith(NOT_LIVE_PREFIX))
+            is_live = status in self.live
+        else:
+            is_live = status is None or not (status in NOT_LIVE or status.startswith(NOT_LIVE_PREFIX))
+        if len(self._known) < STATUSES_KNOWN_MAX:
+            self._known[status] = is_live
+        return is_live
 
     @property
     def missing_type(self) -> str:
@@ -70,6 +82,7 @@ class MatchRule:
     name: str
     generation: str
     sides: tuple[SideRule, ...]
+    key_fields: int
     compares_amount: bool
     tolerance: Decimal
     percent: Decimal
@@ -82,6 +95,11 @@ class MatchRule:
     expire_ms: int
     severity_of: Callable[[str, Decimal | None, str | None], Severity]
     """Severity of (type, difference, currency)."""
+
+    @property
+    def pairs(self) -> bool:
+        """Two sides with one record each: the common kind, which the matcher settles without a verdict."""
+        return len(self.sides) == 2 and not self.sums
 
     def allowance(self, expected: Decimal) -> Decimal:
         """Return how far the actual amount may be from `expected`, inclusive."""
@@ -113,6 +131,7 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
         name=model.name,
         generation=generation_of(org, pack, model),
         sides=sides,
+        key_fields=len(model.key),
         compares_amount=amount is not None,
         tolerance=parse_amount(amount.tolerance) if amount else Decimal(0),
         percent=parse_amount(amount.percent) if amount else Decimal(0),

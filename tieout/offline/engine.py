@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from services.matcher.domain.core import Core
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Discrepancy
@@ -14,6 +16,7 @@ from shared.rules.match_rule import rule_record
 from shared.rules.model import Rule
 
 CONTROL = b""
+_decode_item = msgspec.json.Decoder(Item).decode
 
 
 class OfflineEngine:
@@ -104,7 +107,8 @@ class OfflineEngine:
         changes = self._core.take()
         self.revisions += changes.discrepancies
         self.dead_letters += changes.dead_letters
-        for _, item in changes.items:
+        for _, made in changes.items:
+            item = made if isinstance(made, Item) else _decode_item(made)
             self.items[item.id] = item
 
     @property

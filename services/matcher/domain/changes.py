@@ -11,8 +11,8 @@ class Changes(msgspec.Struct):
     """Results in the order they were made, and the state entries that changed."""
 
     discrepancies: list[Discrepancy] = []
-    items: list[tuple[bytes, Item]] = []
-    """(group key, item)."""
+    items: list[tuple[bytes, Item | msgspec.Raw]] = []
+    """(group key, item); the item of a plain match comes already encoded as JSON."""
     dead_letters: list[DeadLetter] = []
     state: list[tuple[bytes, bytes]] = []
     """(key, packed value); an empty value: forgotten."""

@@ -14,14 +14,16 @@ from services.matcher.domain.group import (
     PENDING,
     Group,
     Held,
+    Record,
     hold,
     pack,
     record_of,
     unpack,
     withdraw,
 )
-from services.matcher.domain.judge import NOT_JUDGED, agree, judge
+from services.matcher.domain.judge import NOT_JUDGED, judge, statuses_differ
 from services.matcher.domain.revise import Moment, expire, item_status, make_item, next_due, revise
+from services.matcher.domain.settled import RuleWords, is_printed, matched_item, time_text
 from services.matcher.domain.timers import Timers
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import LogPosition, Resolution
@@ -86,6 +88,11 @@ class Core:
         self._rule_states: dict[tuple[str, str], _RuleState] = {}
         self._rules: dict[str, MatchRule | None] = {}
         """The rule in force by every generation seen; None: withdrawn."""
+        self._rule_words: dict[str, tuple[RuleWords, bool]] = {}
+        """By the generation in force: its words in items, and whether it makes pairs."""
+        self._log_head = f'{{"partition":{partition},"offset":'
+        self._log_tail = ""
+        self._set_log_time(UNKNOWN)
         self._dirty: dict[bytes, None] = {}
         self._changes = Changes()
 
@@ -138,7 +145,7 @@ class Core:
         log_time = min(times.values())
         if log_time <= self.log_time:
             return
-        self.log_time = log_time
+        self._set_log_time(log_time)
         if self._timers.next_at < log_time:
             for due, group in self._timers.due(log_time):
                 self._fire(group, due, offset)
@@ -162,7 +169,7 @@ class Core:
             self._changes.discrepancies += expire(group, rule, name, verdict, moment)
             self._forget(key)
             return
-        if not revisions and not is_open and not group.since and group.touched_at + rule.keep_ms <= due:
+        if not revisions and not is_open and not group.waits and group.touched_at + rule.keep_ms <= due:
             self._forget(key)
             return
         if revisions:
@@ -171,6 +178,10 @@ class Core:
         group.due_at = next_due(group, rule, verdict)
         self._timers.set(group.due_at, key)
         self._keep(key, group)
+
+    def _set_log_time(self, log_time: int) -> None:
+        self.log_time = log_time
+        self._log_tail = f',"time":"{time_text(max(log_time, 0) * 1000)}"}}'
 
     def _position(self, offset: int) -> LogPosition:
         return LogPosition(partition=self.partition, offset=offset, time=from_milliseconds(max(self.log_time, 0)))
@@ -197,59 +208,63 @@ class Core:
 
     def _open(self, key: bytes, leg: Leg, rule: MatchRule, offset: int) -> None:
         """Open a group with its first leg."""
-        group = Group(rule.generation, leg.id, leg.received_at, leg.received_at + rule.keep_ms, UNKNOWN, [])
+        received_at = leg.received_at
+        group = Group(rule.generation, leg.id, received_at, received_at + rule.keep_ms, UNKNOWN, [])
         if leg.adjusts is not None or leg.supersedes is not None or not rule.sides[leg.side].is_live(leg.status):
             self._change(key, group, leg, rule, offset)
             return
-        group.armed_at = leg.received_at
+        group.armed_at = received_at
         group.records.append(record_of(leg))
-        # A group that waits for the other sides needs no verdict: each of them is missing at its own deadline.
-        if rule.sums or len(rule.sides) > 2 or self.log_time > leg.received_at:
-            self._judge(key, group, rule, offset, leg.received_at, "corrected", None)
+        if not self._rule_words[rule.generation][1] or self.log_time > received_at:
+            self._judge(key, group, rule, offset, received_at, "corrected", None)
             return
-        other = rule.sides[1 - leg.side]
-        due = other.deadline.after(leg.received_at)
-        group.due_at = due
-        group.since = {f"{other.missing_type}|{1 - leg.side}": leg.received_at}
-        self._timers.set(due, key)
-        self._put(key, None, group)
+        # A pair that waits for its other side needs no verdict: that side is missing at its deadline.
+        group.due_at = rule.sides[1 - leg.side].deadline.after(received_at)
+        group.waits = True
+        self._timers.set(group.due_at, key)
+        self._groups[key] = group
+        self._dirty[key] = None
+        self.open_items += 1
+        self.state_bytes += len(key) + OPEN_BYTES
 
     def _settles_at_once(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> bool:
         """Settle the common case without a verdict: two sides, one live record each, equal to the letter."""
-        records = group.records
+        words, pairs = self._rule_words[rule.generation]
         if (
-            len(records) != 1
+            not pairs
+            or len(group.records) != 1
             or group.raised is not None
             or group.item_revision
-            or leg.supersedes is not None
-            or leg.adjusts is not None
             or group.adjustments is not None
             or group.superseded is not None
-            or len(rule.sides) != 2
-            or rule.sums
+            or leg.supersedes is not None
+            or leg.adjusts is not None
         ):
             return False
-        one = records[0]
-        if one.side == leg.side or (one.id == leg.id and one.source == leg.source) or one.amount is None:
+        one = group.records[0]
+        if one.side == leg.side or one.source == leg.source or not _agree(rule, one, leg):
+            return False
+        if key.startswith(b"null", words.prefix_length):
             return False
         other = record_of(leg)
-        sides = rule.sides
-        if not (
-            sides[one.side].is_live(one.status) and sides[leg.side].is_live(leg.status) and agree(rule, one, other)
-        ):
-            return False
-        if one.source == other.source and one.record == other.record:
-            return False
-        records.append(other)
+        group.records.append(other)
+        group.waits = False
         group.since = None
-        group.touched_at = max(group.touched_at, leg.received_at)
-        moment = Moment(self.log_time, leg.received_at, self._position(offset))
-        self._publish(key, group, rule, MATCHED, moment)
-        due = group.touched_at + rule.keep_ms
-        if due < group.due_at:
-            self._timers.set(due, key)
-        group.due_at = due
-        self._keep(key, group)
+        touched_at = group.touched_at = max(group.touched_at, leg.received_at)
+        first, second = (one, other) if one.side == 0 else (other, one)
+        log = f"{self._log_head}{offset}{self._log_tail}"
+        self._changes.items.append((key, matched_item(words, key, group.opener, first, second, leg.received_at, log)))
+        group.item_revision = 1
+        group.item_status = MATCHED
+        due_at = touched_at + rule.keep_ms
+        if due_at < group.due_at:
+            self._timers.set(due_at, key)
+        group.due_at = due_at
+        packed = self._groups[key] = pack(group)
+        self._dirty[key] = None
+        self.open_items -= 1
+        self.settled_items += 1
+        self.state_bytes += len(packed) + SETTLED_OVERHEAD_BYTES - OPEN_BYTES
         return True
 
     def _change(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> None:
@@ -333,11 +348,16 @@ class Core:
             generations.append(record.generation)
         state = _RuleState(record, generations)
         self._rule_states[name] = state
-        for generation in generations:
-            self._rules[generation] = rule
+        self._enforce(rule, generations)
         self._dirty[_rule_entry(name)] = None
         if old is not None:
             self._judge_rule_again(name, old, rule, offset)
+
+    def _enforce(self, rule: MatchRule | None, generations: list[str]) -> None:
+        for generation in generations:
+            self._rules[generation] = rule
+        if rule is not None:
+            self._rule_words[rule.generation] = (RuleWords(rule), rule.pairs)
 
     def _know(self, state: _RuleState, generation: str) -> None:
         """Remember an older generation that a lagging normaliser still names."""
@@ -395,7 +415,7 @@ class Core:
 
     def _keep(self, key: bytes, group: Group) -> None:
         """Store a group: packed once it waits for nothing but `keep`, as an object while it waits for more."""
-        is_settled = group.since is None and not any(raised.open for raised in group.raised or ())
+        is_settled = not group.waits and not any(raised.open for raised in group.raised or ())
         self._put(key, self._groups.get(key), pack(group) if is_settled else group)
 
     def _put(self, key: bytes, before: Group | bytes | None, held: Group | bytes) -> None:
@@ -466,13 +486,11 @@ class Core:
     def _restore_clock(self, clock: _Clock) -> None:
         self._clock = clock
         if clock.partitions and len(clock.times) >= clock.partitions:
-            self.log_time = min(clock.times.values())
+            self._set_log_time(min(clock.times.values()))
 
     def _restore_rule(self, state: _RuleState) -> None:
         self._rule_states[state.record.org, state.record.rule] = state
-        rule = compile_record(state.record) if state.record.specification else None
-        for generation in state.generations:
-            self._rules[generation] = rule
+        self._enforce(compile_record(state.record) if state.record.specification else None, state.generations)
 
     def _restore_group(self, key: bytes, value: bytes) -> None:
         self._forget(key)
@@ -481,6 +499,25 @@ class Core:
             self._timers.set(group.due_at, key)
             self._keep(key, group)
         self._dirty.pop(key, None)
+
+
+def _agree(rule: MatchRule, one: Record, leg: Leg) -> bool:
+    """Tell at a glance whether a live record and a live leg agree to the letter; False means: judge."""
+    first, second = rule.sides[one.side], rule.sides[leg.side]
+    return (
+        one.amount is not None
+        and one.amount == leg.amount
+        and one.currency is not None
+        and one.currency == leg.currency
+        and first.is_live(one.status)
+        and second.is_live(leg.status)
+        and is_printed(one.amount, one.currency)
+        and (
+            not rule.compares_status
+            or one.status == leg.status
+            or not statuses_differ(first, one.status, second, leg.status)
+        )
+    )
 
 
 def _is_live(group: Group, rule: MatchRule) -> bool:

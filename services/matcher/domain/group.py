@@ -64,11 +64,13 @@ class Group(msgspec.Struct, array_like=True, gc=False):
     armed_at: int
     """Receipt of the first live leg, -1 before it."""
     records: list[Record]
+    waits: bool = False
+    """Something true waits for its deadline or for `settle`."""
     item_revision: int = 0
     item_status: int = PENDING
     raised: list[Raised] | None = None
     since: dict[str, int] | None = None
-    """Since when a difference that is not raised yet has been true, by name."""
+    """Since when a difference that waits for `settle` has been true, by name."""
     adjustments: list[Record] | None = None
     superseded: list[tuple[str, str]] | None = None
     """(source, record) that never count again."""
@@ -101,19 +103,20 @@ Held = Literal[
 """What holding a leg did to its group."""
 
 
-def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:  # noqa: PLR0911 - one return per effect a leg can have
+def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:  # noqa: PLR0911 - one per effect
     """Put `leg` into `group`: the newest event of a record replaces the older one, whole.
 
     Of two events the greater (occurred_at, sequence, id) wins, in whatever order they come. An older event changes
     nothing, but what it supersedes stays superseded and the record's earliest time may fall.
     """
+    held = _adjustments(group) if leg.adjusts is not None else group.records
+    if any(record.id == leg.id and record.source == leg.source and not _says(record, leg) for record in held):
+        return "id reused"
     superseding = leg.supersedes is not None and _supersede(group, leg.source, leg.supersedes, leg.record)
     if group.superseded and (leg.source, leg.record) in group.superseded:
         return "superseding" if superseding else "no-op"
     held = _adjustments(group) if leg.adjusts is not None else group.records
     for at, record in enumerate(held):
-        if record.id == leg.id and record.source == leg.source:
-            return _again(record, leg, superseding)
         if record.record != leg.record or record.source != leg.source:
             continue
         first_at = min(record.first_at, leg.occurred_at)
@@ -121,23 +124,22 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
             lowered = first_at < record.first_at
             record.first_at = first_at
             return "superseding" if superseding else ("older event" if lowered else "no-op")
-        newer = record_of(leg)
-        newer.first_at = first_at
-        held[at] = newer
+        held[at] = record_of(leg)
+        held[at].first_at = first_at
         if leg.adjusts is not None:
             return "adjusting"
         if superseding:
             return "superseding"
-        stopped = is_live(record.status) and not is_live(leg.status)
-        return "stopped being live" if stopped else "newer event"
+        return "stopped being live" if is_live(record.status) and not is_live(leg.status) else "newer event"
     held.append(record_of(leg))
     if leg.adjusts is not None:
         return "adjusting"
     return "superseding" if superseding else "new record"
 
 
-def _again(record: Record, leg: Leg, superseding: bool) -> Held:
-    same = (
+def _says(record: Record, leg: Leg) -> bool:
+    """Tell whether the event a record is held by says what `leg` says: then it is the same event again."""
+    return (
         record.record == leg.record
         and record.side == leg.side
         and record.occurred_at == leg.occurred_at
@@ -147,9 +149,6 @@ def _again(record: Record, leg: Leg, superseding: bool) -> Held:
         and record.status == leg.status
         and record.adjusts == leg.adjusts
     )
-    if not same:
-        return "id reused"
-    return "superseding" if superseding else "no-op"
 
 
 def _adjustments(group: Group) -> list[Record]:

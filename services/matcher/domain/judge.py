@@ -54,19 +54,6 @@ def compared(records: Iterable[Record]) -> Record:
     return min(records, key=lambda record: (record.first_at, record.source, record.record))
 
 
-def agree(rule: MatchRule, one: Record, other: Record) -> bool:
-    """Tell at a glance whether two live records agree to the letter (the common case); False means: judge."""
-    return (
-        one.amount == other.amount
-        and one.currency == other.currency
-        and (
-            not rule.compares_status
-            or one.status == other.status
-            or not statuses_differ(rule.sides[one.side], one.status, rule.sides[other.side], other.status)
-        )
-    )
-
-
 def statuses_differ(one: SideRule, status: str | None, other: SideRule, other_status: str | None) -> bool:
     """Tell whether two statuses differ after each side's map; an absent one is not compared."""
     if not status or not other_status:

@@ -40,10 +40,11 @@ def revise(
 ) -> list[Discrepancy]:
     """Bring the raised discrepancies of `group` in line with `verdict`; return the new revisions.
 
-    `cause` is what resolves those that are no longer true. Sets what the group waits for in `since`.
+    `cause` is what resolves those that are no longer true. Notes whether something waits, and since when.
     """
     said = {raised.name: raised for raised in group.raised or ()}
     since: dict[str, int] = {}
+    group.waits = False
     revisions: list[Discrepancy] = []
     true_now: dict[str, Finding] = {}
     for finding in verdict.findings:
@@ -54,7 +55,9 @@ def revise(
             continue
         start = (group.since or {}).get(finding.name, moment.at)
         if not _is_due(finding, rule, start, moment.log_time):
-            since[finding.name] = start
+            group.waits = True
+            if finding.settles and rule.settle_ms:
+                since[finding.name] = start
             continue
         revisions.append(_raise(group, rule, key, finding, before, moment))
     for before in group.raised or ():
@@ -71,13 +74,13 @@ def next_due(group: Group, rule: MatchRule, verdict: Verdict) -> int:
 
     What waits to be raised is never cut off by `expire`.
     """
-    waiting = [
-        max(finding.gate, group.since[finding.name] + rule.settle_ms if finding.settles else NO_GATE)
-        for finding in verdict.findings
-        if group.since and finding.name in group.since
-    ]
-    if waiting:
-        return min(waiting)
+    if group.waits:
+        since, is_open = group.since or {}, {raised.name for raised in group.raised or () if raised.open}
+        return min(
+            max(finding.gate, since[finding.name] + rule.settle_ms if finding.name in since else NO_GATE)
+            for finding in verdict.findings
+            if finding.name not in is_open
+        )
     if any(raised.open for raised in group.raised or ()):
         return group.touched_at + rule.expire_ms
     return group.touched_at + rule.keep_ms
