@@ -92,7 +92,7 @@ class Core:
         """By the generation in force: its words in items, and whether it makes pairs."""
         self._log_head = f'{{"partition":{partition},"offset":'
         self._log_tail = ""
-        self._set_log_time(UNKNOWN)
+        self._printed_time: int | None = None
         self._dirty: dict[bytes, None] = {}
         self._changes = Changes()
 
@@ -145,7 +145,7 @@ class Core:
         log_time = min(times.values())
         if log_time <= self.log_time:
             return
-        self._set_log_time(log_time)
+        self.log_time = log_time
         if self._timers.next_at < log_time:
             for due, group in self._timers.due(log_time):
                 self._fire(group, due, offset)
@@ -179,9 +179,12 @@ class Core:
         self._timers.set(group.due_at, key)
         self._keep(key, group)
 
-    def _set_log_time(self, log_time: int) -> None:
-        self.log_time = log_time
-        self._log_tail = f',"time":"{time_text(max(log_time, 0) * 1000)}"}}'
+    def _log_text(self, offset: int) -> str:
+        """Return the encoded position, as in the fast way's items."""
+        if self._printed_time != self.log_time:
+            self._printed_time = self.log_time
+            self._log_tail = f',"time":"{time_text(max(self.log_time, 0) * 1000)}"}}'
+        return f"{self._log_head}{offset}{self._log_tail}"
 
     def _position(self, offset: int) -> LogPosition:
         return LogPosition(partition=self.partition, offset=offset, time=from_milliseconds(max(self.log_time, 0)))
@@ -252,7 +255,7 @@ class Core:
         group.since = None
         touched_at = group.touched_at = max(group.touched_at, leg.received_at)
         first, second = (one, other) if one.side == 0 else (other, one)
-        log = f"{self._log_head}{offset}{self._log_tail}"
+        log = self._log_text(offset)
         self._changes.items.append((key, matched_item(words, key, group.opener, first, second, leg.received_at, log)))
         group.item_revision = 1
         group.item_status = MATCHED
@@ -486,7 +489,7 @@ class Core:
     def _restore_clock(self, clock: _Clock) -> None:
         self._clock = clock
         if clock.partitions and len(clock.times) >= clock.partitions:
-            self._set_log_time(min(clock.times.values()))
+            self.log_time = min(clock.times.values())
 
     def _restore_rule(self, state: _RuleState) -> None:
         self._rule_states[state.record.org, state.record.rule] = state
