@@ -11,7 +11,11 @@ import typer
 
 from shared.errors import TieoutError
 
-COMMANDS = ("replay",)
+COMMANDS = (
+    "replay",
+    "matcher",
+    "bench",
+)
 """Modules of this folder, in the order `--help` lists them."""
 
 EXIT_CODES = (

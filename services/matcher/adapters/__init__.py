@@ -1,0 +1,1 @@
+"""The matcher's ports on Kafka: transactions, the state log, results, metrics, the watchdog."""

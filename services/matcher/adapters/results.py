@@ -1,0 +1,103 @@
+"""Results as Kafka records: what goes to `discrepancies`, `matches`, `checks` and `dead-letters`."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import chain
+from typing import NamedTuple
+
+import msgspec
+
+from services.matcher.ports import Batch, Headers
+from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.leg import group_key
+from shared.kafka.topics import Topics
+
+PROGRESS_KEY = b"progress"
+PROGRESS_HEADERS: list[tuple[str, bytes]] = [("kind", b"progress")]
+_SPECVERSION = ("ce_specversion", b"1.0")
+_CONTENT_TYPE = ("content-type", b"application/json")
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class Result(NamedTuple):
+    """One record to write."""
+
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+_NO_HEADERS: list[tuple[str, bytes]] = []
+
+
+def discrepancy_results(batch: Batch) -> Iterator[Result]:
+    """Every revision with its CloudEvents headers."""
+    for found in batch.changes.discrepancies:
+        headers = cloud_event_headers(found)
+        if batch.contexts:
+            headers.extend(_context(batch, found))
+        yield Result(found.id.encode(), encode_json(found), headers)
+
+
+def cloud_event_headers(found: Discrepancy) -> list[tuple[str, bytes]]:
+    """CloudEvents in binary mode: consumers route and deduplicate without reading the value."""
+    return [
+        ("ce_id", f"{found.id}/{found.revision}".encode()),
+        ("ce_type", f"tieout.discrepancy.{found.state}".encode()),
+        ("ce_source", f"/orgs/{found.org}/rules/{found.rule}".encode()),
+        _SPECVERSION,
+        ("ce_time", _rfc3339(found.log.time)),
+        _CONTENT_TYPE,
+    ]
+
+
+def _rfc3339(time: datetime) -> bytes:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+
+def _context(batch: Batch, found: Discrepancy) -> Headers:
+    """Trace headers of the leg that moved this discrepancy's group in this batch, where one was sampled."""
+    key = (found.key,) if isinstance(found.key, str) else tuple(found.key)
+    return batch.contexts.get(group_key(found.org, found.rule, key), ())
+
+
+def item_results(batch: Batch) -> Iterator[Result]:
+    """Every revision of every item, keyed by its group."""
+    contexts = batch.contexts
+    for group, item in batch.changes.items:
+        headers = list(contexts.get(group, ())) if contexts else _NO_HEADERS
+        yield Result(group, encode_json(item), headers)
+
+
+def dead_letter_results(batch: Batch) -> Iterator[Result]:
+    """What could not be understood."""
+    for letter in batch.changes.dead_letters:
+        yield Result(None, encode_json(letter), _NO_HEADERS)
+
+
+def progress_results(batch: Batch) -> Iterator[Result]:
+    """How far the partition has been applied, where that is due."""
+    if batch.progress is not None:
+        yield Result(PROGRESS_KEY, encode_json(batch.progress), PROGRESS_HEADERS)
+
+
+class Routes:
+    """Which results go to which topic and partition, in which order."""
+
+    def __init__(self, topics: Topics, dead_letter_partitions: int) -> None:
+        self._topics = topics
+        self._dead_letter_partitions = dead_letter_partitions
+
+    def of(self, batch: Batch) -> Iterator[tuple[str, int, Iterator[Result]]]:
+        """Yield topic, partition and results; progress stands behind the results it speaks of."""
+        topics, number, changes = self._topics, batch.partition, batch.changes
+        told = batch.progress is not None
+        if changes.discrepancies or told:
+            yield topics.discrepancies, number, chain(discrepancy_results(batch), progress_results(batch))
+        if changes.items or told:
+            yield topics.matches, number, chain(item_results(batch), progress_results(batch))
+        if told:
+            yield topics.checks, number, progress_results(batch)
+        if changes.dead_letters:
+            yield topics.dead_letters, number % self._dead_letter_partitions, dead_letter_results(batch)

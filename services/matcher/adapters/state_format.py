@@ -1,0 +1,109 @@
+"""Records of the topic `matcher-state`: one version byte, then a msgpack array.
+
+A transaction writes one record, or several where its entries do not fit into one; a large value goes on in the next
+record. Each carries the next input offset, so the last record that was committed tells where to go on.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from services.matcher.ports import Entry, StateRecord
+from shared.errors import TieoutError
+
+VERSION = 1
+RECORD_BYTES_MAX = 600_000
+"""Of entries per record: well below the broker's limit for a batch (1 MB)."""
+ENTRY_OVERHEAD_BYTES = 12
+
+SNAPSHOT = 1
+FIRST = 2
+LAST = 4
+CONTINUED = 8
+"""The last entry's value goes on in the next record."""
+
+
+class UnknownStateVersion(TieoutError):
+    """The state was written by a newer build."""
+
+
+class _Record(msgspec.Struct, array_like=True, gc=False):
+    next_offset: int
+    flags: int
+    entries: list[tuple[bytes, bytes]]
+
+
+_PREFIX = bytes([VERSION])
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Record).decode
+
+
+def encode_changes(next_offset: int, entries: Sequence[Entry]) -> list[bytes]:
+    """Return the records for the changes of one transaction; at least one, for the offset."""
+    pieces = list(_pieces(entries))
+    return [_PREFIX + _encode(_Record(next_offset, flags, piece)) for piece, flags in pieces]
+
+
+def encode_slice(next_offset: int, entries: Sequence[Entry], *, first: bool, last: bool) -> list[bytes]:
+    """Return the records for a slice of a snapshot."""
+    records = [_Record(next_offset, flags | SNAPSHOT, piece) for piece, flags in _pieces(entries)]
+    if first:
+        records[0].flags |= FIRST
+    if last:
+        records[-1].flags |= LAST
+    return [_PREFIX + _encode(record) for record in records]
+
+
+def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
+    piece: list[Entry] = []
+    room = RECORD_BYTES_MAX
+    for key, whole in entries:
+        value = whole
+        needed = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        if needed > room and piece:
+            yield piece, 0
+            piece, room = [], RECORD_BYTES_MAX
+        while needed > room:
+            fits = room - len(key) - ENTRY_OVERHEAD_BYTES
+            yield [(key, value[:fits])], CONTINUED
+            value = value[fits:]
+            needed = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        piece.append((key, value))
+        room -= needed
+    yield piece, 0
+
+
+class StateReader:
+    """Reads records in order and joins values that were cut."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def read(self, offset: int, value: bytes) -> StateRecord:
+        """Read one record.
+
+        Raises:
+            UnknownStateVersion: written by a newer build.
+            msgspec.MsgspecError: no state record.
+        """
+        if value[0] != VERSION:
+            raise UnknownStateVersion(
+                f"matcher-state, offset {offset}: version {value[0]}, this build reads {VERSION}; deploy the newer matcher"
+            )
+        record = _decode(value[1:])
+        entries: list[Entry] = record.entries
+        if self._begun:
+            key, rest = entries[0]
+            entries[0] = (key, self._begun + rest)
+            self._begun = b""
+        if record.flags & CONTINUED:
+            self._begun = entries.pop()[1]
+        return StateRecord(
+            offset=offset,
+            next_offset=record.next_offset,
+            entries=entries,
+            size_bytes=len(value),
+            snapshot=bool(record.flags & SNAPSHOT),
+            first=bool(record.flags & FIRST),
+            last=bool(record.flags & LAST),
+        )

@@ -1,0 +1,116 @@
+"""The topic `matcher-state`: read to its end at a restore, trimmed after a snapshot."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, OffsetOutOfRangeError
+
+from services.matcher.adapters.state_format import StateReader
+from services.matcher.ports import StateRecord, TransactionFailed
+from shared.kafka.client import admin, consumer
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import Topics
+
+POLL_MS = 500
+READ_RECORDS_MAX = 20
+"""Per poll; records hold up to 600 kB."""
+SILENCE_TIMEOUT_S = 60.0
+"""Without a step forward for so long, the read is given up and tried again from the start."""
+
+log = structlog.get_logger(__name__)
+
+
+class KafkaStateLog:
+    """State records of all partitions."""
+
+    def __init__(self, kafka: KafkaSettings, topics: Topics) -> None:
+        self._kafka = kafka
+        self._topics = topics
+        self._admin: AIOKafkaAdminClient | None = None
+        self._trimming: set[asyncio.Task[None]] = set()
+        self._can_trim = True
+
+    async def start(self) -> None:
+        """Connect what trims, so that a trim does not begin with a connection."""
+        self._admin = admin(self._kafka)
+        await self._admin.start()
+
+    async def close(self) -> None:
+        """Drop trims under way: the next snapshot makes up for them."""
+        for task in self._trimming:
+            task.cancel()
+        await asyncio.gather(*self._trimming, return_exceptions=True)
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def read(self, partition: int) -> AsyncGenerator[StateRecord, None]:
+        """Read the partition's committed records up to the last stable offset; see `ports.StateLog`.
+
+        Positions are compared, not offsets of records: the end of a log of transactions is a marker, no record.
+        """
+        place = TopicPartition(self._topics.matcher_state, partition)
+        # Unlike hot topics: answer at once, so that the end of the log is not waited for.
+        reader = consumer(self._kafka, auto_offset_reset="none", max_partition_fetch_bytes=8_000_000)
+        state = StateReader()
+        try:
+            await reader.start()
+            reader.assign([place])
+            end = (await reader.end_offsets([place]))[place]
+            start = (await reader.beginning_offsets([place]))[place]
+            reader.seek(place, start)
+            silent_since = asyncio.get_running_loop().time()
+            while await reader.position(place) < end:
+                found = await reader.getmany(place, timeout_ms=POLL_MS, max_records=READ_RECORDS_MAX)
+                for record in found.get(place, ()):
+                    yield state.read(record.offset, record.value)
+                now = asyncio.get_running_loop().time()
+                silent_since = now if found else silent_since
+                if now - silent_since > SILENCE_TIMEOUT_S:
+                    raise TransactionFailed(f"the state of partition {partition} could not be read to its end")
+        except OffsetOutOfRangeError as error:
+            # A trim by the previous owner moved the beginning while it was read.
+            raise TransactionFailed(f"the state of partition {partition} was trimmed while it was read") from error
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise TransactionFailed(f"the state of partition {partition} cannot be read: {error!r}") from error
+        finally:
+            await reader.stop()
+
+    async def first_input_offset(self, partition: int) -> int:
+        """Return the oldest offset of the input that is still there."""
+        place = TopicPartition(self._topics.legs, partition)
+        reader = consumer(self._kafka, auto_offset_reset="none")
+        try:
+            await reader.start()
+            offsets: dict[TopicPartition, int] = await reader.beginning_offsets([place])
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise TransactionFailed(f"the beginning of {place.topic} {partition} cannot be read: {error!r}") from error
+        else:
+            return offsets[place]
+        finally:
+            await reader.stop()
+
+    def trim(self, partition: int, offset: int) -> None:
+        """Delete records below `offset` in the background."""
+        if not self._can_trim or self._admin is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._trim(self._admin, partition, offset))
+        self._trimming.add(task)
+        task.add_done_callback(self._trimming.discard)
+
+    async def _trim(self, client: AIOKafkaAdminClient, partition: int, offset: int) -> None:
+        place = TopicPartition(self._topics.matcher_state, partition)
+        try:
+            await client.delete_records({place: RecordsToDelete(offset)})
+        except (IncompatibleBrokerVersion, AttributeError):
+            if self._can_trim:
+                log.info("this broker cannot delete records: the state log grows until it is restarted")
+            self._can_trim = False
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.warning(
+                "the state log was not trimmed; the next snapshot does it", partition=partition, reason=repr(error)
+            )
+        else:
+            log.debug("state log trimmed", partition=partition, offset=offset)

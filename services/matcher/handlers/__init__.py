@@ -1,0 +1,1 @@
+"""What sets the matcher in motion: the assignment of partitions, the poll loop, the commits."""

@@ -1,0 +1,140 @@
+"""When a partition's work becomes a transaction, and what happens after it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from aiokafka import TopicPartition
+
+from services.matcher.ports import Batch, Meter, StateLog, Transactions
+from services.matcher.use_cases.partition import Partition
+from shared.telemetry.traces import batch_span
+
+TRANSACTION_RECORDS = 10_000
+"""Input records after which a transaction does not wait for its time."""
+PENDING_RECORDS_MAX = 30_000
+"""Applied and not committed, per partition: reading waits here while the broker is slow."""
+LOADED_LAG_RECORDS = 5_000
+"""From this lag on, larger transactions serve better than earlier ones."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One partition that the group gave to this process."""
+
+    place: TopicPartition
+    partition: Partition | None = None
+    """None while it is being restored. Another object after each restore: who kept the old one must stop."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    throttled: bool = False
+    stopping: bool = False
+    failures: int = 0
+    """In a row."""
+    steps: int = 0
+    committed: int = -1
+    """Next input offset as of the last commit; -1 while unknown."""
+    lag: int = 0
+    """Of the records applied, as of the last poll."""
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def number(self) -> int:
+        return int(self.place.partition)
+
+    def applied(self) -> None:
+        """Tell the commits that there may be work."""
+        self.changed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to commit."""
+
+    interval_s: float
+    loaded_interval_s: float
+    commits_per_second_max: int
+
+    def wait_s(self, slot: Slot, slots: Iterable[Slot]) -> float:
+        """Seconds between two transactions of `slot`: short when there is little to do, longer under load."""
+        if slot.lag > LOADED_LAG_RECORDS:
+            return self.loaded_interval_s
+        busy = sum(1 for other in slots if other.partition is not None and other.partition.pending)
+        return max(self.interval_s, busy / self.commits_per_second_max)
+
+
+class Commits:
+    """The commits of every partition; one `run` per partition, beside the poll loop."""
+
+    def __init__(self, slots: dict[int, Slot], pace: Pace, log: StateLog, meter: Meter) -> None:
+        self._slots = slots
+        self._pace = pace
+        self._log = log
+        self._meter = meter
+        self._snapshot_begins: dict[int, int] = {}
+
+    async def run(
+        self, slot: Slot, partition: Partition, transactions: Transactions, resume: Callable[[], None]
+    ) -> None:
+        """Commit what `partition` has, until `slot.stopping`; the last commit takes the rest.
+
+        `resume` is called when a throttled partition may be read again.
+
+        Raises:
+            TransactionFailed: drop the state and restore it.
+        """
+        self._snapshot_begins.pop(slot.number, None)
+        begun_s = float("-inf")
+        while True:
+            await self._due(slot, partition, begun_s)
+            begun_s = time.monotonic()
+            batch = partition.collect(begun_s)
+            if batch is not None:
+                await self._commit(slot, batch, transactions)
+                if slot.throttled and partition.pending_records <= PENDING_RECORDS_MAX // 2:
+                    slot.throttled = False
+                    resume()
+            elif slot.stopping:
+                return
+
+    async def _due(self, slot: Slot, partition: Partition, begun_s: float) -> None:
+        """Return when it is time for the next transaction."""
+        while not slot.stopping:
+            slot.changed.clear()
+            if partition.pending_records >= TRANSACTION_RECORDS:
+                return
+            due_s = self._due_s(slot, partition, begun_s)
+            wait_s = None if due_s is None else due_s - time.monotonic()
+            if wait_s is not None and wait_s <= 0:
+                return
+            try:
+                async with asyncio.timeout(wait_s):
+                    await slot.changed.wait()
+            except TimeoutError:
+                return
+
+    def _due_s(self, slot: Slot, partition: Partition, begun_s: float) -> float | None:
+        if partition.position > partition.collected or partition.slicing:
+            return begun_s + self._pace.wait_s(slot, self._slots.values())
+        if partition.progress_waits:
+            return partition.progress_due_s
+        return None
+
+    async def _commit(self, slot: Slot, batch: Batch, transactions: Transactions) -> None:
+        begun_s = time.monotonic()
+        with batch_span("matcher.transaction", batch.contexts.values()):
+            slice_offset = await transactions.commit(batch)
+        slot.committed = batch.next_offset
+        slot.steps += 1
+        slot.failures = 0
+        self._meter.committed(batch, time.monotonic() - begun_s)
+        self._trim(slot.number, batch, slice_offset)
+
+    def _trim(self, number: int, batch: Batch, slice_offset: int | None) -> None:
+        """Once a snapshot is whole, delete what is older than its first slice."""
+        if batch.snapshot is None:
+            return
+        if batch.snapshot.first and slice_offset is not None:
+            self._snapshot_begins[number] = slice_offset
+        if batch.snapshot.last and number in self._snapshot_begins:
+            self._log.trim(number, self._snapshot_begins.pop(number))

@@ -1,0 +1,1 @@
+"""What the matcher does with one partition, told without Kafka."""

@@ -1,0 +1,204 @@
+"""One partition's progress from the records read to the batches that are committed. Synchronous and without Kafka."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from services.matcher.domain.changes import Changes
+from services.matcher.ports import Batch, Core, Entry, Headers, InputRecord, Slice
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.discrepancy import LogPosition, Progress
+from shared.contracts.event import EPOCH, from_milliseconds
+from shared.contracts.leg import Cut, Leg, RuleRecord, Tick, UnknownVersion, Withdraw, decode_leg_record
+from shared.errors import TieoutError
+from shared.ids import event_id
+
+ENTRY_OVERHEAD_BYTES = 6
+"""What msgpack adds to an entry: an array of two and two lengths."""
+CONTEXTS_MAX = 256
+"""Sampled legs whose trace goes on, per batch: the rest is counted, not traced."""
+TRACE_HEADERS = ("traceparent", "tracestate")
+NO_INBOX_PLACE = -1
+KINDS: dict[type, str] = {Leg: "leg", Tick: "tick", RuleRecord: "rules", Cut: "cut", Withdraw: "withdraw"}
+
+
+class NewerRecord(TieoutError):
+    """The log holds a record of a newer build: an older one must not go past it."""
+
+
+class CoreFailed(TieoutError):
+    """Applying a record broke: a fault of the program. Going on would make wrong results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When snapshots and progress are due."""
+
+    snapshot_threshold_bytes: int
+    snapshot_chunk_bytes: int
+    progress_interval_s: float
+
+
+class Partition:
+    """The state of one input partition and what of it is not committed yet."""
+
+    def __init__(self, number: int, core: Core, policy: Policy, position: int) -> None:
+        self.number = number
+        self.core = core
+        self.position = position
+        """Next input offset to apply."""
+        self.collected = position
+        self.pending_records = 0
+        self.change_bytes = 0
+        """Written to the state log since the last whole snapshot."""
+        self.snapshot_bytes = 0
+        """Of the last whole snapshot."""
+        self._policy = policy
+        self._kinds: Counter[type] = Counter()
+        self._dead_letters: list[DeadLetter] = []
+        self._contexts: dict[bytes, Headers] = {}
+        self._slices: Iterator[Entry] | None = None
+        self._slice_bytes = 0
+        self._told_time = -1
+        self._told_at_s = float("-inf")
+
+    @property
+    def pending(self) -> bool:
+        """Something waits for a transaction, be it only the next slice of a snapshot."""
+        return self.position > self.collected or self.slicing
+
+    @property
+    def slicing(self) -> bool:
+        return self._slices is not None
+
+    @property
+    def progress_waits(self) -> bool:
+        return self.core.log_time > self._told_time
+
+    @property
+    def progress_due_s(self) -> float:
+        """Monotonic time at which the next progress must be on its way."""
+        return self._told_at_s + self._policy.progress_interval_s
+
+    def apply(self, records: Sequence[InputRecord]) -> None:
+        """Apply records in order; those below the position were applied before.
+
+        Raises:
+            NewerRecord: stop; deploy the newer build.
+            CoreFailed: stop; the state in memory is not to be trusted.
+        """
+        apply, kinds, position, applied = self.core.apply, self._kinds, self.position, 0
+        for record in records:
+            offset = record.offset
+            if offset < position:
+                continue
+            try:
+                decoded = decode_leg_record(record.value)  # type: ignore[arg-type] # None is caught as unreadable
+            except UnknownVersion as error:
+                raise NewerRecord(
+                    f"partition {self.number} of legs, offset {offset}: {error}; deploy the newer matcher, nothing is lost"
+                ) from error
+            except (msgspec.MsgspecError, TypeError, IndexError, UnicodeDecodeError) as error:
+                self._set_aside(record, str(error))
+            else:
+                try:
+                    apply(record.key or b"", decoded, offset)
+                except Exception as error:
+                    raise CoreFailed(
+                        f"partition {self.number} of legs, offset {offset}: the matcher failed on this record "
+                        f"({type(error).__name__}: {error}); nothing after it was committed. Report it with the record"
+                    ) from error
+                kinds[type(decoded)] += 1
+            if record.headers:
+                self._remember_context(record)
+            position = offset + 1
+            applied += 1
+        self.position = position
+        self.pending_records += applied
+
+    def _remember_context(self, record: InputRecord) -> None:
+        if record.key and len(self._contexts) < CONTEXTS_MAX:
+            self._contexts[record.key] = [
+                (name, value) for name, value in record.headers if name in TRACE_HEADERS and value is not None
+            ]
+
+    def _set_aside(self, record: InputRecord, reason: str) -> None:
+        place = f"partition {self.number} of legs, offset {record.offset}"
+        self._dead_letters.append(
+            DeadLetter(
+                id=event_id("tieout", "legs", f"{self.number}/{record.offset}"),
+                org=None,
+                source=None,
+                reason="unreadable",
+                detail=f"{place} is no legs record: {reason}",
+                hint="Only ingest may write to legs: find who else does (ACLs), and send the event through ingest",
+                rule=None,
+                event=None,
+                inbox_partition=NO_INBOX_PLACE,
+                inbox_offset=NO_INBOX_PLACE,
+                received_at=from_milliseconds(self.core.log_time) if self.core.log_time >= 0 else EPOCH,
+                raw=record.value or b"",
+            )
+        )
+
+    def collect(self, now_s: float) -> Batch | None:
+        """Take everything that waits into one batch; None when nothing does. `now_s` is monotonic."""
+        progress = self._progress(now_s)
+        if self.position == self.collected and progress is None and self._slices is None:
+            return None
+        changes = self._changes()
+        batch = Batch(
+            partition=self.number,
+            next_offset=self.position,
+            records=self.pending_records,
+            changes=changes,
+            progress=progress,
+            contexts=self._contexts,
+            kinds={KINDS[kind]: count for kind, count in self._kinds.items()},
+        )
+        self.change_bytes += size_of(changes.state)
+        batch.snapshot = self._next_slice()
+        self.collected = self.position
+        self.pending_records = 0
+        self._contexts, self._kinds = {}, Counter()
+        return batch
+
+    def _changes(self) -> Changes:
+        changes = self.core.take()
+        if self._dead_letters:
+            changes.dead_letters = changes.dead_letters + self._dead_letters
+            self._dead_letters = []
+        return changes
+
+    def _progress(self, now_s: float) -> Progress | None:
+        if not self.progress_waits or now_s < self.progress_due_s or self.position == 0:
+            return None
+        self._told_time, self._told_at_s = self.core.log_time, now_s
+        time = from_milliseconds(self.core.log_time)
+        return Progress(log=LogPosition(partition=self.number, offset=self.position - 1, time=time))
+
+    def _next_slice(self) -> Slice | None:
+        first = self._slices is None
+        if self._slices is None:
+            if self.change_bytes <= max(self._policy.snapshot_threshold_bytes, 2 * self.snapshot_bytes):
+                return None
+            self._slices = iter(self.core.snapshot())
+            self._slice_bytes = self.change_bytes = 0
+        entries: list[Entry] = []
+        taken_bytes = 0
+        for entry in self._slices:
+            entries.append(entry)
+            taken_bytes += len(entry[0]) + len(entry[1]) + ENTRY_OVERHEAD_BYTES
+            if taken_bytes >= self._policy.snapshot_chunk_bytes:
+                self._slice_bytes += taken_bytes
+                return Slice(entries, first=first, last=False)
+        self._slices = None
+        self.snapshot_bytes = self._slice_bytes + taken_bytes
+        return Slice(entries, first=first, last=True)
+
+
+def size_of(entries: Sequence[Entry]) -> int:
+    """Bytes of packed entries, within a percent."""
+    return sum(len(key) + len(value) for key, value in entries) + ENTRY_OVERHEAD_BYTES * len(entries)

@@ -1,0 +1,264 @@
+"""What tests of the matcher's shell are made of: a core that only counts, records of the log, a readable worker."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.matcher.adapters.state_log import KafkaStateLog
+from services.matcher.app import check_topics, make_consumer, make_workshop, pace_of
+from services.matcher.domain.changes import Changes
+from services.matcher.handlers.worker import Worker
+from services.matcher.ports import Batch
+from services.matcher.settings import MatcherSettings
+from shared.contracts.discrepancy import LogPosition
+from shared.contracts.event import from_milliseconds
+from shared.contracts.item import Item
+from shared.contracts.leg import Leg, LegRecord, Tick, encode_leg_record, group_key
+from shared.kafka.client import consumer, producer
+from shared.kafka.partitioner import partition_of
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import Topics
+
+START_MS = 1_780_000_000_000
+HUGE = "huge:"
+"""A leg whose id begins so makes a result of as many bytes as follow."""
+
+
+class CountingCore:
+    """Makes one item per leg: its id is the leg's, its revision the number of legs its group has had.
+
+    So the items of a log show both what was lost or doubled (ids) and whether the state went on (revisions).
+    """
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.log_time = -1
+        self.counts: dict[bytes, int] = {}
+        self._dirty: dict[bytes, None] = {}
+        self._items: list[tuple[bytes, Item]] = []
+
+    @property
+    def open_items(self) -> int:
+        return len(self.counts)
+
+    @property
+    def settled_items(self) -> int:
+        return 0
+
+    @property
+    def state_bytes(self) -> int:
+        return 100 * len(self.counts)
+
+    def apply(self, group: bytes, record: LegRecord, offset: int) -> None:
+        if isinstance(record, Tick):
+            self.log_time = max(self.log_time, record.time)
+            self._dirty[b"clock"] = None
+            return
+        assert isinstance(record, Leg)
+        self.counts[group] = self.counts.get(group, 0) + 1
+        self._dirty[group] = None
+        at = from_milliseconds(record.received_at)
+        padding = "x" * int(record.id.removeprefix(HUGE)) if record.id.startswith(HUGE) else ""
+        item = Item(
+            id=record.id,
+            revision=self.counts[group],
+            status="matched",
+            org="acme",
+            rule="test",
+            pack=padding,
+            key=group.decode(),
+            sides={},
+            discrepancies=[],
+            at=at,
+            occurred_at=None,
+            live=True,
+            log=LogPosition(partition=self.partition, offset=offset, time=at),
+        )
+        self._items.append((group, item))
+
+    def take(self) -> Changes:
+        changes = Changes(items=self._items, state=[(key, self._entry(key)) for key in self._dirty])
+        self._items, self._dirty = [], {}
+        return changes
+
+    def _entry(self, key: bytes) -> bytes:
+        return msgspec.msgpack.encode(self.log_time if key == b"clock" else self.counts[key])
+
+    def snapshot(self) -> Iterator[tuple[bytes, bytes]]:
+        for key in [b"clock", *self.counts]:
+            yield key, self._entry(key)
+
+    def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        for key, value in entries:
+            if key == b"clock":
+                self.log_time = msgspec.msgpack.decode(value)
+            else:
+                self.counts[key] = msgspec.msgpack.decode(value)
+
+
+def leg(id_: str, received_ms: int = START_MS, side: int = 0) -> Leg:
+    return Leg(
+        "g1", side, "ledger", id_, id_, received_ms * 1000, 0, 0, received_ms, 0, None, "1.00", "EUR", "succeeded"
+    )
+
+
+def legs_of(count: int, groups: int, first: int = 0) -> list[tuple[bytes, bytes]]:
+    """(key, value) of `count` legs over `groups` groups."""
+    return [
+        (group_key("acme", "test", (f"k{number % groups}",)), encode_leg_record(leg(f"e{number}")))
+        for number in range(first, first + count)
+    ]
+
+
+def tick(time_ms: int) -> bytes:
+    return encode_leg_record(Tick(0, 1, time_ms))
+
+
+async def write(
+    kafka: KafkaSettings, records: Iterable[tuple[bytes | None, bytes]], partitions: int, only: int | None = None
+) -> None:
+    """Write to `legs` as ingest does: by key, or all to partition `only`."""
+    sender = producer(kafka, linger_ms=5)
+    await sender.start()
+    try:
+        sent = []
+        for key, value in records:
+            number = only if only is not None else partition_of(key or b"", partitions)
+            sent.append(await sender.send(Topics(kafka.topic_prefix).legs, value, key=key, partition=number))
+        await asyncio.gather(*sent)
+    finally:
+        await sender.stop()
+
+
+@dataclass
+class Meter:
+    """Counts instead of Prometheus."""
+
+    commits: int = 0
+    restores: int = 0
+    batches: list[Batch] = field(default_factory=list)
+
+    def restored(self, seconds: float) -> None:
+        self.restores += 1
+
+    def committed(self, batch: Batch, seconds: float) -> None:
+        self.commits += 1
+        self.batches.append(batch)
+
+
+@dataclass
+class Running:
+    """A worker that runs, and its parts for tests that reach inside."""
+
+    worker: Worker
+    task: "asyncio.Task[None]"
+    stop: asyncio.Event
+    meter: Meter
+    reader: AIOKafkaConsumer
+    log: KafkaStateLog
+
+    async def until(self, reached: Callable[["Running"], bool], timeout_s: float = 30.0) -> None:
+        """Wait; what ended the worker is raised."""
+        async with asyncio.timeout(timeout_s):
+            while not reached(self):
+                if self.task.done():
+                    self.task.result()
+                    raise AssertionError("the worker ended")
+                await asyncio.sleep(0.02)
+
+    async def until_committed(self, records: int, timeout_s: float = 60.0) -> None:
+        await self.until(lambda running: running.worker.committed_records >= records, timeout_s)
+
+    async def end(self) -> None:
+        """As SIGTERM does."""
+        self.stop.set()
+        await asyncio.wait_for(self.task, 60)
+
+    async def abandon(self) -> None:
+        """As kill -9 does, as far as one process can: no commit, no abort, no goodbye."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+def settings_for(kafka: KafkaSettings, **given: object) -> MatcherSettings:
+    defaults: dict[str, object] = {
+        "matcher_group": f"{kafka.topic_prefix}matcher",
+        "session_timeout_ms": 6_000,
+        "http_port": 0,
+        "group_instance_id": None,
+    }
+    return MatcherSettings.model_validate(defaults | given)
+
+
+@asynccontextmanager
+async def running(
+    kafka: KafkaSettings, core: Callable[[int], object] = CountingCore, **given: object
+) -> AsyncIterator[Running]:
+    """A worker of its own; abandoned at the end, unless the test ended it."""
+    settings = settings_for(kafka, **given)
+    meter = Meter()
+    log = KafkaStateLog(kafka, Topics(kafka.topic_prefix))
+    reader = make_consumer(settings, kafka)
+    workshop = make_workshop(settings, kafka, await check_topics(kafka), log, meter)  # type: ignore[arg-type]
+    workshop = replace(workshop, core=core)  # type: ignore[arg-type]
+    worker = Worker(reader, Topics(kafka.topic_prefix).legs, workshop, pace_of(settings), settings.state_bytes_max)
+    await log.start()
+    await reader.start()
+    stop = asyncio.Event()
+    found = Running(worker, asyncio.create_task(worker.run(stop)), stop, meter, reader, log)
+    try:
+        yield found
+    finally:
+        found.task.cancel()
+        await asyncio.gather(found.task, return_exceptions=True)
+        await reader.stop()
+        await log.close()
+
+
+async def read_all(kafka: KafkaSettings, topic: str) -> list[object]:
+    """Every committed record of `topic`, in order per partition."""
+    reader = consumer(kafka, auto_offset_reset="none")
+    await reader.start()
+    try:
+        numbers = await reader._client._wait_on_metadata(topic)
+        places = [TopicPartition(topic, number) for number in sorted(numbers)]
+        reader.assign(places)
+        begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
+        for place in places:
+            reader.seek(place, begins[place])
+        found: list[object] = []
+        async with asyncio.timeout(60):
+            for place in places:
+                while await reader.position(place) < ends[place]:
+                    for records in (await reader.getmany(place, timeout_ms=200)).values():
+                        found += records
+        return found
+    finally:
+        await reader.stop()
+
+
+def is_progress(record: object) -> bool:
+    return ("kind", b"progress") in record.headers  # type: ignore[attr-defined]
+
+
+async def items(kafka: KafkaSettings) -> list[Item]:
+    """Committed items without progress records."""
+    found = await read_all(kafka, Topics(kafka.topic_prefix).matches)
+    return [msgspec.json.decode(one.value, type=Item) for one in found if not is_progress(one)]  # type: ignore[attr-defined]
+
+
+def assert_exactly_once(found: list[Item], count: int) -> None:
+    """Every leg has one item, and no group's count was set back or skipped."""
+    ids = Counter(item.id for item in found)
+    lost = [f"e{number}" for number in range(count) if f"e{number}" not in ids]
+    doubled = [id_ for id_, times in ids.items() if times > 1]
+    assert (len(lost), len(doubled), len(ids)) == (0, 0, count), f"lost {lost[:5]}, doubled {doubled[:5]}"
+    revisions: dict[object, list[int]] = {}
+    for item in found:
+        revisions.setdefault(str(item.key), []).append(item.revision)
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in revisions.values())

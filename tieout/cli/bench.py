@@ -1,0 +1,37 @@
+"""`tieout bench …`: what the parts reach on this machine."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+JSON = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, last.")]
+KAFKA = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT of a broker to use, for example on another machine.", show_default="its own"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group."""
+    group = typer.Typer(
+        help="Measure throughput on this machine, beside the limit measured in the same run.", no_args_is_help=True
+    )
+    group.command("matcher", epilog="Example: tieout bench matcher --json")(bench_matcher)
+    app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
+
+
+def bench_matcher(
+    events: Annotated[int, typer.Option(min=1_000, help="Prepared legs.")] = 1_000_000,
+    partitions: Annotated[int, typer.Option(min=1, max=256)] = 12,
+    kafka: KAFKA = None,
+    as_json: JSON = False,
+) -> None:
+    """Match prepared legs with one process and default settings; the limit is a pass-through without decoding.
+
+    Without options it starts a broker of its own (Java and Maven) and ends within 240 s.
+    """
+    from tieout.bench.harness import show
+    from tieout.bench.matcher import bench
+
+    show(asyncio.run(bench(events, partitions, kafka)), as_json=as_json)
