@@ -1,0 +1,52 @@
+# Each target is one line that a person could type. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check format lock docs bench clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## build .venv from the hashed lock
+
+$(STAMP): pyproject.toml locks/dev.txt locks/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tieout needs Python 3.11 or newer; set PYTHON=…"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes locks/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+demo: install    ## embedded Kafka and PostgreSQL, all services, a live stream; DEMO="--exit" leaves at the end
+	@$(BIN)/tieout demo $(DEMO)
+
+up: install      ## all services on this machine, until Ctrl-C
+	@$(BIN)/tieout up
+
+test: install    ## every test, on a real Kafka and a real PostgreSQL
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: install   ## formatting, lint, types, import contracts, generated documents
+	@$(BIN)/ruff format --check services shared tieout tests
+	@$(BIN)/ruff check services shared tieout tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m shared.contracts.schema --check
+
+format: install  ## format and mend what can be mended
+	@$(BIN)/ruff format services shared tieout tests && $(BIN)/ruff check --fix services shared tieout tests
+
+docs: install    ## write the documents that are generated from code
+	@$(BIN)/python -m shared.contracts.schema
+
+bench: install   ## the matcher against the pass-through limit, on its own broker
+	@$(BIN)/tieout bench matcher
+
+lock: install    ## resolve the locks anew
+	@$(BIN)/python -m tieout.locks
+
+clean:           ## remove what builds and runs leave behind
+	@rm -rf $(VENV) .tieout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
