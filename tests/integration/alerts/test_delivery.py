@@ -1,0 +1,465 @@
+"""Outgoing webhooks on a real PostgreSQL and a real receiver that verifies every signature."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from sqlalchemy import func, insert, select, text, update
+
+from services.alerts.adapters.database import EVERY_ORG, Database, migrate
+from services.alerts.adapters.delivery.outbox import PostgresOutbox
+from services.alerts.adapters.delivery.sender import WebhookSender
+from services.alerts.adapters.tables import delivery_attempts, outbox, webhook_endpoints
+from services.alerts.domain.delivery import compose
+from services.alerts.domain.signature import secret_text
+from services.alerts.handlers.dispatcher import Dispatcher
+from services.alerts.use_cases.dispatch import Dispatch
+from shared.contracts.discrepancy import Discrepancy, LogPosition
+from tests.support.webhook_receiver import Receiver, slow, status
+
+pytestmark = pytest.mark.postgres
+NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def found(number: int = 1, revision: int = 1, **changes: Any) -> Discrepancy:
+    plain = {
+        "id": str(uuid.UUID(int=number)), "revision": revision, "state": "raised", "org": "acme", "rule": "billing.payments",
+        "pack": "billing", "type": "AmountMismatch", "severity": "medium", "key": f"p{number}", "side": None,
+        "account": None, "sides": {}, "duplicate": None, "expected": "10.00", "actual": "9.00", "difference": "-1.00",
+        "currency": "EUR", "raised_at": NOW, "resolved_at": None, "resolution": None, "expired": False, "explanation": "x",
+        "log": LogPosition(partition=0, offset=number * 100 + revision, time=NOW),
+    }  # fmt: skip
+    return Discrepancy(**(plain | changes))
+
+
+@dataclass
+class Desk:
+    """A database with endpoints, a receiver, and dispatchers as a test wants them."""
+
+    database: Database
+    receiver: Receiver
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    closing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def endpoint(self, path: str, *, url: str | None = None, previous: str | None = None) -> str:
+        id_, secret = str(uuid.uuid4()), secret_text(uuid.uuid4().bytes * 2)
+        self.receiver.secrets[path] = secret
+        values: dict[str, Any] = {"id": id_, "org": "acme", "url": url or self.receiver.url(path), "secret": secret}
+        if previous:
+            values |= {"previous_secret": previous, "previous_until": datetime.now(UTC) + timedelta(hours=1)}
+        async with self.database.transaction(EVERY_ORG) as connection:
+            await connection.execute(insert(webhook_endpoints).values(values))
+        return id_
+
+    async def store(self, endpoint: str, *discrepancies: Discrepancy, **more: Any) -> list[int]:
+        """What the sink does."""
+        rows = []
+        for one in discrepancies:
+            message = compose(endpoint, one, "raised" if one.revision > 1 else None, datetime.now(UTC))
+            rows.append(
+                {
+                    "org": one.org,
+                    "endpoint_id": endpoint,
+                    "discrepancy_id": one.id,
+                    "revision": one.revision,
+                    "log_offset": one.log.offset,
+                    "message_id": message.message_id,
+                    "type": message.type,
+                    "severity": message.severity,
+                    "payload": message.payload,
+                    **more,
+                }
+            )
+        async with self.database.transaction(EVERY_ORG) as connection:
+            ids = await connection.execute(insert(outbox).values(rows).returning(outbox.c.id))
+            return list(ids.scalars())
+
+    async def dispatcher(
+        self, *, cap: int = 1000, allow_private: bool = True, resolver: AbstractResolver | None = None,
+        timeout_s: float = 2.0, lease: timedelta = timedelta(seconds=30), poll_s: float = 0.1, listening: bool = True,
+    ) -> asyncio.Task[None]:  # fmt: skip
+        store = PostgresOutbox(self.database, cap=cap, lease=lease)
+        sender = await self.closing.enter_async_context(
+            WebhookSender(allow_private=allow_private, total_timeout_s=timeout_s, resolver=resolver)
+        )
+        dispatch = Dispatch(
+            store, sender, clock=lambda: datetime.now(UTC), chance=lambda: 0.5, attempt_max=timedelta(seconds=timeout_s)
+        )
+        runner = Dispatcher(dispatch, poll_s=poll_s)
+        self.tasks.append(asyncio.create_task(runner.run()))
+        if listening:
+            self.tasks.append(asyncio.create_task(store.listen(runner.wake)))
+        return self.tasks[-2 if listening else -1]
+
+    async def rows(self) -> dict[int, Any]:
+        async with self.database.transaction(EVERY_ORG) as connection:
+            return {row.id: row for row in await connection.execute(select(outbox).order_by(outbox.c.id))}
+
+    async def attempts(self, id_: int) -> list[Any]:
+        query = select(delivery_attempts).where(delivery_attempts.c.outbox_id == id_).order_by(delivery_attempts.c.id)
+        async with self.database.transaction(EVERY_ORG) as connection:
+            return list(await connection.execute(query))
+
+    async def due_now(self) -> None:
+        """What time does: the next try falls due."""
+        async with self.database.transaction(EVERY_ORG) as connection:
+            await connection.execute(
+                update(outbox).where(outbox.c.state == "pending").values(next_attempt_at=func.now())
+            )
+
+    async def reaches(self, id_: int, state: str, attempts: int | None = None) -> Any:
+        async def there() -> Any:
+            row = (await self.rows())[id_]
+            return row if row.state == state and attempts in (None, row.attempts) and not row.claimed_until else None
+
+        return await eventually(there, lambda: f"message {id_} is never {state}")
+
+    async def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.closing.aclose()
+
+
+async def eventually(look: Callable[[], Awaitable[Any]], words: Callable[[], str], timeout_s: float = 10) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        seen = await look()
+        if seen:
+            return seen
+        await asyncio.sleep(0.02)
+    raise AssertionError(words())
+
+
+@pytest.fixture
+async def desk(database_url: str) -> AsyncIterator[Desk]:
+    await migrate(database_url)
+    database = Database(database_url, pool_size=10)
+    async with Receiver() as receiver:
+        made = Desk(database, receiver)
+        yield made
+        await made.end()
+    await database.close()
+
+
+async def test_a_message_arrives_signed_and_its_attempt_is_stored(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    await desk.dispatcher()
+    [id_] = await desk.store(endpoint, found(), traceparent=TRACE)
+    row = await desk.reaches(id_, "delivered")
+    [taken] = desk.receiver.at("/a")
+    assert (taken.id, taken.body["type"], taken.body["data"]["id"]) == (
+        row.message_id,
+        "discrepancy.raised",
+        found().id,
+    )
+    assert taken.headers["content-type"] == "application/json"
+    assert taken.headers["traceparent"] == TRACE
+    [attempt] = await desk.attempts(id_)
+    assert (attempt.attempt, attempt.status_code, attempt.error) == (1, 204, None)
+
+
+async def test_new_messages_are_sent_at_once_without_polling(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    await desk.dispatcher(poll_s=60)
+    waits = []
+    for number in range(1, 8):
+        await asyncio.sleep(0.1)
+        begun = time.monotonic()
+        [id_] = await desk.store(endpoint, found(number))
+        await desk.reaches(id_, "delivered")
+        waits.append(desk.receiver.taken[-1].at - begun)
+    assert sorted(waits)[len(waits) // 2] < 0.25
+
+
+async def test_polling_finds_what_no_signal_told(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    await desk.dispatcher(listening=False)
+    await asyncio.sleep(0.2)
+    [id_] = await desk.store(endpoint, found())
+    await desk.reaches(id_, "delivered")
+
+
+async def test_after_a_500_it_is_sent_again_with_the_same_id(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [status(500), status(200)]
+    await desk.dispatcher()
+    begun = datetime.now(UTC)
+    [id_] = await desk.store(endpoint, found())
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert row.reason == "HTTP 500"
+    assert timedelta(seconds=4) < row.next_attempt_at - begun < timedelta(seconds=8)
+    await desk.due_now()
+    await desk.reaches(id_, "delivered", attempts=2)
+    first, second = desk.receiver.at("/a")
+    assert first.id == second.id
+    assert first.body == second.body
+    assert [(a.attempt, a.status_code) for a in await desk.attempts(id_)] == [(1, 500), (2, 200)]
+
+
+async def test_retry_after_is_obeyed(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [status(429, retry_after="3600")]
+    await desk.dispatcher()
+    begun = datetime.now(UTC)
+    [id_] = await desk.store(endpoint, found())
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert timedelta(minutes=59) < row.next_attempt_at - begun < timedelta(minutes=61)
+
+
+async def test_after_ten_tries_it_has_failed_and_is_kept(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [status(503)]
+    await desk.dispatcher()
+    [id_] = await desk.store(endpoint, found())
+    for number in range(1, 10):
+        await desk.reaches(id_, "pending", attempts=number)
+        await desk.due_now()
+    row = await desk.reaches(id_, "failed", attempts=10)
+    assert row.reason == "HTTP 503"
+    assert len(await desk.attempts(id_)) == len(desk.receiver.at("/a")) == 10
+
+
+async def test_410_disables_the_endpoint_and_drops_what_waits(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [status(410)]
+    [later] = await desk.store(endpoint, found(2), next_attempt_at=datetime.now(UTC) + timedelta(hours=1))
+    await desk.dispatcher()
+    [id_] = await desk.store(endpoint, found(1))
+    await desk.reaches(id_, "failed")
+    row = await desk.reaches(later, "dropped")
+    assert row.reason == "endpoint disabled"
+    async with desk.database.transaction(EVERY_ORG) as connection:
+        [stored] = await connection.execute(select(webhook_endpoints))
+    assert stored.disabled_at is not None
+    assert "410" in stored.disabled_reason
+    await desk.store(endpoint, found(3))
+    await asyncio.sleep(0.3)
+    assert len(desk.receiver.at("/a")) == 1
+
+
+async def test_a_slow_endpoint_does_not_delay_a_healthy_one(desk: Desk) -> None:
+    slow_one, fast_one = await desk.endpoint("/slow"), await desk.endpoint("/fast")
+    desk.receiver.script["/slow"] = [slow(5)]
+    await desk.dispatcher(timeout_s=10)
+    await desk.store(slow_one, *[found(n) for n in range(1, 40)])
+    await eventually(_holds(lambda: len(desk.receiver.at("/slow")) == 8), lambda: "its places are not filled")
+    begun = time.monotonic()
+    ids = await desk.store(fast_one, *[found(n) for n in range(1, 40)])
+    for id_ in ids:
+        await desk.reaches(id_, "delivered")
+    assert time.monotonic() - begun < 4
+    assert len(desk.receiver.at("/slow")) == 8
+
+
+def _holds(look: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def ask() -> bool:
+        return look()
+
+    return ask
+
+
+async def test_redirects_are_not_followed(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.secrets["/b"] = desk.receiver.secrets["/a"]
+    desk.receiver.script["/a"] = [status(307, location=desk.receiver.url("/b"))]
+    await desk.dispatcher()
+    [id_] = await desk.store(endpoint, found())
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert "redirects are not followed" in row.reason
+    assert desk.receiver.at("/b") == []
+
+
+async def test_no_answer_in_time_is_a_failed_attempt(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [slow(5)]
+    await desk.dispatcher(timeout_s=0.3)
+    [id_] = await desk.store(endpoint, found())
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert row.reason.startswith("timeout")
+
+
+async def test_an_endless_answer_is_cut_off(desk: Desk) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b"x" * 65536)
+        return response
+
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [endless]
+    await desk.dispatcher()
+    [id_] = await desk.store(endpoint, found())
+    await desk.reaches(id_, "delivered", attempts=1)
+
+
+class Rebinding(AbstractResolver):
+    """A name whose owner answers a public address first and a private one when it counts."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        return [{"hostname": host, "host": "127.0.0.1", "port": self.port, "family": 2, "proto": 0, "flags": 0}]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://127.0.0.1:{port}/a", "127.0.0.1 is a loopback address"),
+        ("https://169.254.169.254/latest/meta-data", "link-local"),
+        ("https://[::ffff:127.0.0.1]:{port}/a", "loopback"),
+        ("https://rebind.example.com:{port}/a", "address refused: 127.0.0.1 is a loopback address"),
+        ("http://example.com:{port}/a", "must begin with https"),
+    ],
+)
+async def test_addresses_inside_are_refused_when_connecting(desk: Desk, url: str, reason: str) -> None:
+    endpoint = await desk.endpoint("/a", url=url.format(port=desk.receiver.port))
+    await desk.dispatcher(allow_private=False, resolver=Rebinding(desk.receiver.port))
+    [id_] = await desk.store(endpoint, found())
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert reason in row.reason
+    assert desk.receiver.taken == []
+
+
+async def test_the_system_resolver_is_checked_too(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a", url=f"https://localhost:{desk.receiver.port}/a")
+    await desk.dispatcher(allow_private=False)
+    [id_] = await desk.store(endpoint, found())
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert "loopback" in row.reason
+
+
+async def test_a_crash_between_send_and_mark_repeats_the_same_id_and_nothing_else(desk: Desk) -> None:
+    """The process ends after the receiver took the message; another one sends it again once the claim lapses."""
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [slow(30), status(200)]
+    lease = timedelta(seconds=3)
+    crashing = await desk.dispatcher(lease=lease)
+    [id_] = await desk.store(endpoint, found())
+    await eventually(_holds(lambda: len(desk.receiver.at("/a")) == 1), lambda: "never sent")
+    crashing.cancel()
+    await desk.dispatcher(lease=lease)
+    await desk.reaches(id_, "delivered", attempts=2)
+    first, second = desk.receiver.at("/a")
+    assert first.id == second.id
+    await desk.due_now()
+    await asyncio.sleep(0.3)
+    assert len(desk.receiver.at("/a")) == 2
+
+
+async def test_two_dispatchers_send_everything_once(desk: Desk) -> None:
+    endpoints = [await desk.endpoint(path) for path in ("/a", "/b")]
+    await desk.dispatcher()
+    await desk.dispatcher()
+    ids = []
+    for batch in range(5):
+        for endpoint in endpoints:
+            ids += await desk.store(endpoint, *[found(batch * 20 + n) for n in range(20)])
+    for id_ in ids:
+        await desk.reaches(id_, "delivered", attempts=1)
+    assert len({taken.id for taken in desk.receiver.taken}) == len(desk.receiver.taken) == 200
+
+
+async def test_an_attempt_whose_claim_lapsed_changes_nothing(desk: Desk) -> None:
+    """A process that slept through its claim may not overwrite what another one stored."""
+    endpoint = await desk.endpoint("/a")
+    [id_] = await desk.store(endpoint, found())
+    store = PostgresOutbox(desk.database, cap=10, lease=timedelta(milliseconds=50))
+    [stale] = await store.claim(endpoint, 8)
+    await asyncio.sleep(0.1)
+    [fresh] = await store.claim(endpoint, 8)
+    async with WebhookSender(allow_private=True) as sender:
+        dispatch = Dispatch(
+            store, sender, clock=lambda: datetime.now(UTC), chance=lambda: 0.5, attempt_max=timedelta(0)
+        )
+        attempt = await dispatch.deliver(fresh)
+        assert attempt.stored
+        assert not await store.finish(stale, attempt.answer, attempt.decision, NOW)  # type: ignore[arg-type]
+        late = await dispatch.deliver(stale)
+    assert late.answer is None, "too little of the claim is left to begin"
+    assert (await desk.rows())[id_].state == "delivered"
+
+
+async def test_revisions_arrive_in_order_whatever_order_they_are_stored_in(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    await desk.store(endpoint, *[found(n, revision) for revision in (3, 1, 2) for n in range(1, 6)])
+    await desk.dispatcher()
+    await eventually(_holds(lambda: len(desk.receiver.taken) == 15), lambda: f"{len(desk.receiver.taken)} of 15")
+    for n in range(1, 6):
+        mine = [t.body["data"]["revision"] for t in desk.receiver.taken if t.body["data"]["id"] == found(n).id]
+        assert mine == [1, 2, 3]
+
+
+async def test_an_older_revision_is_never_sent_after_a_newer_one(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [status(500), status(200)]
+    await desk.dispatcher()
+    [old] = await desk.store(endpoint, found(1, 1))
+    await desk.reaches(old, "pending", attempts=1)
+    [new] = await desk.store(endpoint, found(1, 2))
+    await desk.reaches(new, "delivered")
+    row = await desk.reaches(old, "dropped")
+    assert row.reason == "superseded"
+    assert [taken.body["data"]["revision"] for taken in desk.receiver.taken] == [1, 2]
+
+
+async def test_a_storm_is_one_summary_and_every_record_is_kept(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    minute = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=5)
+    ids = await desk.store(endpoint, *[found(n) for n in range(1, 301)], created_at=minute + timedelta(seconds=3))
+    [quiet] = await desk.store(endpoint, found(999), created_at=minute + timedelta(minutes=2))
+    await desk.dispatcher(cap=20)
+    await desk.reaches(quiet, "delivered")
+    more = await desk.store(endpoint, *[found(n) for n in range(400, 410)], created_at=minute + timedelta(seconds=50))
+    for id_ in more:
+        await desk.reaches(id_, "dropped")
+    await eventually(_holds(lambda: len(desk.receiver.taken) >= 22), lambda: f"{len(desk.receiver.taken)}")
+    await asyncio.sleep(0.3)
+    kinds = [taken.body["type"] for taken in desk.receiver.taken]
+    assert (kinds.count("discrepancy.storm"), kinds.count("discrepancy.raised")) == (1, 21)
+    storm = next(taken for taken in desk.receiver.taken if taken.body["type"] == "discrepancy.storm")
+    assert storm.body["data"]["cap"] == 20
+    assert datetime.fromisoformat(storm.body["data"]["minute"]) == minute
+    rows = await desk.rows()
+    states = [rows[id_].state for id_ in ids]
+    assert (states.count("delivered"), states.count("dropped")) == (20, 280)
+
+
+async def test_during_a_rotation_the_former_secret_still_verifies(desk: Desk) -> None:
+    former = secret_text(b"f" * 32)
+    endpoint = await desk.endpoint("/a", previous=former)
+    desk.receiver.secrets["/a"] = former
+    await desk.dispatcher()
+    [id_] = await desk.store(endpoint, found(1))
+    await desk.reaches(id_, "delivered")
+    async with desk.database.transaction(EVERY_ORG) as connection:
+        await connection.execute(update(webhook_endpoints).values(previous_until=func.now()))
+    [id_] = await desk.store(endpoint, found(2))
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert row.reason == "HTTP 500", "the receiver that knows only the former secret refuses it now"
+
+
+async def test_the_queries_of_the_loop_use_their_indexes(desk: Desk) -> None:
+    endpoint = await desk.endpoint("/a")
+    await desk.store(endpoint, *[found(n) for n in range(2000)], state="delivered")
+    await desk.store(endpoint, found(5000))
+    query = "SELECT id FROM outbox WHERE endpoint_id = :e AND state = 'pending' AND next_attempt_at <= now()"
+    async with desk.database.transaction(EVERY_ORG) as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = (await connection.execute(text("EXPLAIN " + query), {"e": endpoint})).scalars().all()
+    assert any("outbox_due_idx" in line for line in plan), plan
