@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_FOLDER] = folder
         # Also when the run is aborted before pytest_unconfigure.
         atexit.register(servers.close_folder, folder)
+        # A run that a time limit ends must not leave a JVM behind: end as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 _FOLDER = pytest.StashKey[Path]()
@@ -39,7 +42,7 @@ _FOLDER = pytest.StashKey[Path]()
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if _FOLDER in config.stash:
-        for line in sorted({server.line for server in servers.notes(config.stash[_FOLDER])}):
+        for line in sorted({server.line for server in servers.notes(config.stash[_FOLDER]) if server.line}):
             terminalreporter.write_line(line, bold=True, yellow="!!!" in line)
 
 
@@ -100,9 +103,10 @@ def own_kafka(tmp_path: Path) -> Iterator[JvmKafka]:
         broker.start()
     except LocalUnavailable as error:
         pytest.skip(f"needs a broker of its own: {error}")
-    yield broker
-    broker.resume()
-    broker.kill()
+    with servers.remembered(broker.pid):
+        yield broker
+        broker.resume()
+        broker.kill()
 
 
 @pytest.fixture(scope="session")
@@ -122,5 +126,5 @@ async def database_url(postgres: Server) -> AsyncIterator[str]:
 @pytest.fixture
 def own_postgres() -> Iterator[LocalPostgres]:
     """A PostgreSQL of the test's own, to kill and restart."""
-    with LocalPostgres(durable=False) as server:
+    with LocalPostgres(durable=False) as server, servers.remembered(server.pid):
         yield server

@@ -237,7 +237,13 @@ async def wait_for_kafka(settings: KafkaSettings, timeout_s: float | None = None
                 await asyncio.sleep(CONNECT_RETRY_PAUSE_S)
     except TimeoutError:
         reason = f" ({type(last).__name__}: {last})" if last else ""
+        # The client library logs why a broker refused it, and raises only that none was reached.
+        security = (
+            ""
+            if settings.security_protocol == "PLAINTEXT"
+            else f"; or it refuses our {settings.security_protocol}: the log above says why"
+        )
         raise KafkaAway(
             f"no Kafka broker answered at {settings.bootstrap_servers} within {limit_s:g} s{reason}: "
-            "start it, or set TIEOUT_KAFKA_BOOTSTRAP_SERVERS to where it runs"
+            f"start it, or set TIEOUT_KAFKA_BOOTSTRAP_SERVERS to where it runs{security}"
         ) from last

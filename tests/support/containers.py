@@ -15,7 +15,7 @@ def engine_answers() -> str | None:
 
     try:
         docker.from_env(timeout=ENGINE_TIMEOUT_S).ping()
-    except DockerException as error:
+    except (DockerException, OSError) as error:  # requests' errors are OSErrors
         return f"no Docker engine ({type(error).__name__})"
     return None
 

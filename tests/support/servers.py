@@ -60,6 +60,17 @@ def notes(folder: Path) -> list[Server]:
     return [Server(**json.loads(note.read_text())) for note in sorted(folder.glob("*.json"))]
 
 
+@contextlib.contextmanager
+def remembered(pid: int) -> Iterator[None]:
+    """Have the run end a server of one test, should this process be killed inside the block."""
+    note = _folder() / f"own-{pid}.json"
+    _write(note, Server("own", "", "", pid))
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
 def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         # Both run in a group of their own; the data are thrown away, so no clean stop is needed.

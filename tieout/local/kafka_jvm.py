@@ -113,7 +113,8 @@ class JvmKafka:
     """One broker with its own ports and data folder; ports and data outlive `kill` and `restart`.
 
     Blocking; in async code use `async with`, or `asyncio.to_thread(broker.kill)`.
-    `properties` are added to the node's settings. Not given a folder, it uses a temporary one and deletes it.
+    `properties` are added to the node's settings and override them; `{port}`, `{controller_port}` and
+    `{data_dir}` in them are filled in. Not given a folder, it uses a temporary one and deletes it.
     """
 
     def __init__(self, data_dir: Path | None = None, properties: Mapping[str, str] | None = None) -> None:
@@ -174,7 +175,8 @@ class JvmKafka:
                 return
 
     def _format(self, jars: Path) -> None:
-        settings = _PROPERTIES.read_text()
+        extra = "".join(f"{name}={value}\n" for name, value in self._properties.items())
+        settings = _PROPERTIES.read_text() + extra
         values = {
             "port": self._ports[0],
             "controller_port": self._ports[1],
@@ -182,8 +184,7 @@ class JvmKafka:
         }
         for name, value in values.items():
             settings = settings.replace(f"{{{name}}}", str(value))
-        extra = "".join(f"{name}={value}\n" for name, value in self._properties.items())
-        (self.data_dir / "server.properties").write_text(settings + extra)
+        (self.data_dir / "server.properties").write_text(settings)
         if (self.data_dir / "node" / "meta.properties").exists():
             return
         command = [*self._java(jars, heap_mb=256), "kafka.tools.StorageTool", "format"]
