@@ -13,6 +13,8 @@ from shared.errors import TieoutError
 
 COMMANDS = (
     "replay",
+    "rules",
+    "ingest",
     "matcher",
     "bench",
 )

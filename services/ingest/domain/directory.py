@@ -19,6 +19,8 @@ class Directory:
     """Who may send what. Entries replace each other by their key."""
 
     def __init__(self) -> None:
+        self.complete = False
+        """Everything that the topic held at the start has been taken; before, nobody can be told that he is unknown."""
         self._orgs: dict[str, OrgEntry] = {}
         self._sources: dict[tuple[str, str], SourceEntry] = {}
         self._keys: dict[str, KeyEntry] = {}

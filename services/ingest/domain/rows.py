@@ -13,6 +13,9 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CONTENT_TYPES = (JSON, NDJSON, cloudevents.STRUCTURED, cloudevents.BATCHED)
 
+ROW_BYTES_MAX = 1_000_000
+"""Of one row: with its envelope it must fit into one record of `inbox`. A full event has some hundred bytes."""
+
 _WHITESPACE = b" \t\r\n"
 
 _decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -107,6 +110,8 @@ def check(row: Row, *, org: str, received_at: datetime) -> ValidRow:
     """
     if row.problem is not None:
         raise row.problem
+    if len(row.raw) > ROW_BYTES_MAX:
+        raise EventRefused(f"the row has {len(row.raw)} bytes; {ROW_BYTES_MAX} are allowed")
     event = accept(read_row(row.raw), org=org, received_at=received_at)
     return ValidRow(row_key(org, event.source, event.record), event.id, row.raw)
 

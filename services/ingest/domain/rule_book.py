@@ -25,6 +25,7 @@ class RuleBook:
         self.revision = 0
         self._packs: dict[tuple[str, str], _Pack] = {}
         self._extractors: dict[str, Extractor] = {}
+        self._names: dict[str, str] = {}
 
     def apply(self, org: str, pack: str, rule_set: RuleSetRecord | None, version: int) -> None:
         """Put a rule set in force; `version` is its offset in the topic, None and no rules withdraw the pack.
@@ -46,12 +47,17 @@ class RuleBook:
         withdrawn.difference_update(rule.name for rule in rules)
         self._packs[org, pack] = _Pack(version, rules, tuple(sorted(withdrawn)))
         packs = {name: known.rules for (of, name), known in self._packs.items() if of == org}
-        self._extractors[org] = Extractor(org, packs)
+        self._extractors[org] = extractor = Extractor(org, packs)
+        self._names.update((generation, rule.name) for generation, rule in extractor.rules.items())
         self.revision += 1
 
     def extractor(self, org: str) -> Extractor | None:
         """Return the compiled rules of `org`; None while it has none."""
         return self._extractors.get(org)
+
+    def name_of(self, generation: str) -> str:
+        """Return the rule's name of a generation that has been in force."""
+        return self._names[generation]
 
     def records(self) -> list[RuleRecord]:
         """Return the control records that put every rule in force and withdraw what is gone.

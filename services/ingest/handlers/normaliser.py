@@ -1,0 +1,379 @@
+"""The inbox loop: reads `inbox`, writes `events`, `legs` and `dead-letters`, and keeps log time flowing.
+
+One round: take records, map them, send everything, wait for every acknowledgement, then commit. It may repeat itself
+after a failure, which the order of events and their ids make harmless; it never skips. A tick says "every earlier leg
+is before this", so ticks are written only from rounds that are acknowledged whole.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from services.ingest.domain.normalise import Normaliser, Outcome, Place, SourceAndType
+from services.ingest.domain.rule_book import RuleBook
+from services.ingest.handlers.batches import Batches, Headers
+from services.ingest.settings import IngestSettings
+from shared.contracts.inbox import TickRequested, encode_inbox
+from shared.contracts.leg import Leg, Tick, encode_leg_record
+from shared.errors import UsageError
+from shared.kafka.client import BULK_FETCH, await_sent, consumer, producer
+from shared.kafka.errors import SendFailed
+from shared.kafka.partitioner import partition_of
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import Topics, partitions_of
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import bounded, counter, gauge
+from shared.telemetry.traces import batch_span, forward_headers
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+
+LOOP = "normaliser"
+CONDITION = "normaliser joined its group"
+
+SLICE_RECORDS = 200
+"""Records mapped before other tasks get their turn: about 5 ms, in which HTTP requests and heartbeats wait."""
+ACK_LOOK_S = 1.0
+"""While Kafka does not acknowledge, the loop still shows every second that it is alive."""
+ACK_SLOW_S = 5.0
+"""After so long without an acknowledgement the process is not ready."""
+BACKOFF_S_MIN = 0.1
+BACKOFF_S_MAX = 2.0
+CLOSE_TIMEOUT_S = 5.0
+COMMIT_INTERVAL_S = 0.2
+"""A commit a round would cost more than the round where few records come; what is repeated after a kill is short."""
+COMMIT_TIMEOUT_S = 15.0
+"""aiokafka looks for the group's coordinator for ever; after this the session starts anew."""
+
+_TICK_REQUEST = encode_inbox(TickRequested())
+_encode_json = msgspec.json.Encoder().encode
+
+log = structlog.get_logger(__name__)
+
+
+class Stalled(Exception):
+    """Kafka neither fails nor goes on: only a new process helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop works with."""
+
+    settings: IngestSettings
+    kafka: KafkaSettings
+    rules: RuleBook
+    normaliser: Normaliser
+    take_rules: Callable[[], None]
+    """Puts what has come in on the topic `rules` into the rule book. Called between batches only, so that every leg
+    of a batch is made by rules that were announced before it."""
+    health: Health
+
+
+class NormaliserLoop:
+    """Runs the normaliser over the partitions of `inbox` that its group gives it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End after the round that is under way."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until stopped; a failure drops everything and reads on from what is committed.
+
+        Raises:
+            Stalled: this process does not come out of it by itself.
+        """
+        health, stall_timeout_s = self._parts.health, self._parts.settings.stall_timeout_s
+        backoff_s = BACKOFF_S_MIN
+        health.watch(LOOP, stall_timeout_s + CLOSE_TIMEOUT_S)
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                await self._session()
+            except (KafkaError, SendFailed, OSError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                log.warning("normaliser starts again from its last commit", reason=reason)
+                health.set_not_ready(CONDITION, reason)
+            health.heartbeat(LOOP)
+            if time.monotonic() - began > BACKOFF_S_MAX:
+                backoff_s = BACKOFF_S_MIN
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), backoff_s)
+            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+        health.unwatch(LOOP)
+
+    async def _session(self) -> None:
+        """Consume until stopped or something fails."""
+        kafka, settings = self._parts.kafka, self._parts.settings
+        counts = await _partition_counts(kafka)
+        sender = producer(kafka)
+        fetch: dict[str, Any] = dict(BULK_FETCH)
+        reader = consumer(
+            kafka,
+            group=settings.ingest_group,
+            group_instance_id=settings.group_instance_id,
+            auto_offset_reset="earliest",
+            session_timeout_ms=settings.session_timeout_ms,
+            **fetch,
+        )
+        session = _Session(self._parts, sender, reader, counts)
+        try:
+            await sender.start()
+            reader.subscribe([Topics(kafka.topic_prefix).inbox], listener=session)
+            await reader.start()
+            while not self._stopping.is_set():
+                await session.round()
+                self._parts.health.heartbeat(LOOP)
+        finally:
+            for client in (reader, sender):
+                with suppress(TimeoutError, KafkaError):
+                    await asyncio.wait_for(client.stop(), CLOSE_TIMEOUT_S)
+
+
+async def _partition_counts(kafka: KafkaSettings) -> dict[str, int]:
+    topics = Topics(kafka.topic_prefix)
+    wanted = (topics.inbox, topics.events, topics.legs, topics.dead_letters)
+    counts = await partitions_of(kafka, *wanted)
+    missing = [name for name in wanted if name not in counts]
+    if missing:
+        raise UsageError(
+            f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing: "
+            "create the topics with `tieout topics apply`"
+        )
+    return counts
+
+
+class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """One producer and one consumer, from their start to the first failure."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        sender: "AIOKafkaProducer",
+        reader: "AIOKafkaConsumer",
+        counts: dict[str, int],
+    ) -> None:
+        self._topics = Topics(parts.kafka.topic_prefix)
+        self._settings = parts.settings
+        self._health = parts.health
+        self._rules = parts.rules
+        self._normaliser = parts.normaliser
+        self._take_rules = parts.take_rules
+        self._sender = sender
+        self._reader = reader
+        self._counts = counts
+        self._legs_partitions = counts[self._topics.legs]
+        self._busy = asyncio.Lock()
+        """Held during a round: partitions are given up between rounds only."""
+        self._times: dict[int, int] = {}
+        """By inbox partition: broker time up to which every leg is acknowledged."""
+        self._heard: dict[int, float] = {}
+        """When a partition last had records (this process's clock)."""
+        self._asked: dict[int, float] = {}
+        """Since when a partition owes us the tick request that we appended to it."""
+        self._next: dict[TopicPartition, int] = {}
+        """Offsets to commit."""
+        self._ticked_at = 0.0
+        self._committed_at = 0.0
+        self._announced = -1
+
+    # ---- partitions come and go
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        async with self._busy:
+            await self._commit()
+            for partition in revoked:
+                self._times.pop(partition.partition, None)
+                self._heard.pop(partition.partition, None)
+                self._asked.pop(partition.partition, None)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        now = time.monotonic()
+        for partition in assigned:
+            self._heard[partition.partition] = now
+        self._health.set_ready(CONDITION)
+
+    # ---- a round
+
+    async def round(self) -> None:
+        """Take what is there, send what it comes to, commit; then see to the ticks."""
+        timeout_ms = max(1, int((self._ticked_at - time.monotonic()) * 1000) + self._settings.ingest_tick_interval_ms)
+        async with self._busy:
+            found = await self._reader.getmany(
+                timeout_ms=min(timeout_ms, self._settings.ingest_tick_interval_ms),
+                max_records=self._settings.ingest_batch_records_max,
+            )
+            self._take_rules()
+            if found or self._announced != self._rules.revision:
+                await self._normalise(found)
+            now = time.monotonic()
+            if now - self._committed_at >= COMMIT_INTERVAL_S:
+                await self._commit()
+            if now - self._ticked_at >= self._settings.ingest_tick_interval_ms / 1000:
+                self._ticked_at = now
+                await self._tick(now)
+        # A rebalance that waits for the lock gets it here.
+        await asyncio.sleep(0)
+
+    async def _normalise(self, found: "dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]") -> None:
+        headers_of = [record.headers for records in found.values() for record in records if record.headers]
+        with batch_span("normalise", headers_of):
+            outcome = Outcome()
+            contexts: list[tuple[int, int, int, int, Headers]] = []
+            done = 0
+            for partition, records in found.items():
+                number = partition.partition
+                for record in records:
+                    events, legs = len(outcome.events), len(outcome.legs)
+                    self._normaliser.add(record.value or b"", Place(number, record.offset, record.timestamp), outcome)
+                    if record.headers and (context := forward_headers(record.headers)):
+                        contexts.append((events, len(outcome.events), legs, len(outcome.legs), context))
+                    done += 1
+                    if not done % SLICE_RECORDS:
+                        await asyncio.sleep(0)
+            batches = await self._packed(outcome, contexts)
+            await self._acknowledged(await batches.send())
+        self._announced = self._rules.revision
+        self._note(found)
+        self._count(outcome)
+
+    async def _packed(self, outcome: Outcome, contexts: "Sequence[tuple[int, int, int, int, Headers]]") -> Batches:
+        batches = Batches(self._sender)
+        topics, counts = self._topics, self._counts
+        self._announce(batches)
+        event_headers = {at: context for first, end, _, _, context in contexts for at in range(first, end)}
+        leg_headers = {at: context for _, _, first, end, context in contexts for at in range(first, end)}
+        events_partitions = counts[topics.events]
+        for at, event in enumerate(outcome.events):
+            key = event.uuid.encode()
+            partition = partition_of(key, events_partitions)
+            batches.add(topics.events, partition, key, _encode_json(event), event_headers.get(at, ()))
+            if not at % SLICE_RECORDS:
+                await asyncio.sleep(0)
+        legs_partitions = self._legs_partitions
+        for at, (group, leg) in enumerate(outcome.legs):
+            value = encode_leg_record(leg)
+            if group is None:
+                self._to_every_partition(batches, value)
+                continue
+            partition = partition_of(group, legs_partitions)
+            batches.add(topics.legs, partition, group, value, leg_headers.get(at, ()))
+            if not at % SLICE_RECORDS:
+                await asyncio.sleep(0)
+        for letter in outcome.dead_letters:
+            key = letter.id.encode()
+            partition = partition_of(key, counts[topics.dead_letters])
+            batches.add(topics.dead_letters, partition, key, _encode_json(letter))
+        return batches
+
+    def _announce(self, batches: Batches) -> None:
+        """Write the rules into every partition before the first leg that was made by them."""
+        if self._announced == self._rules.revision:
+            return
+        for record in self._rules.records():
+            self._to_every_partition(batches, encode_leg_record(record))
+
+    def _to_every_partition(self, batches: Batches, value: bytes) -> None:
+        for partition in range(self._legs_partitions):
+            batches.add(self._topics.legs, partition, None, value)
+
+    def _note(self, found: "dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]") -> None:
+        now = time.monotonic()
+        for partition, records in found.items():
+            if not records:
+                continue
+            number = partition.partition
+            self._next[partition] = records[-1].offset + 1
+            # The broker's clock may step back when a leader changes; log time never does.
+            self._times[number] = max(self._times.get(number, 0), records[-1].timestamp)
+            self._heard[number] = now
+            self._asked.pop(number, None)
+            highwater = self._reader.highwater(partition)
+            if highwater is not None:
+                gauge("tieout_ingest_normaliser_lag_records").labels(number).set(highwater - self._next[partition])
+
+    def _count(self, outcome: Outcome) -> None:
+        _add("tieout_ingest_normalised_records_total", outcome.normalised)
+        _add("tieout_ingest_not_reconciled_total", outcome.not_reconciled)
+        for letter in outcome.dead_letters:
+            source = bounded("source", letter.source or "unknown")
+            counter("tieout_ingest_dead_letters_total").labels(source, "unknown", letter.reason).inc()
+        generations = Counter(leg.record.generation for leg in outcome.legs if isinstance(leg.record, Leg))
+        for generation, count in generations.items():
+            counter("tieout_ingest_legs_total").labels(bounded("rule", self._rules.name_of(generation))).inc(count)
+
+    # ---- time
+
+    async def _tick(self, now: float) -> None:
+        """Write the time of every partition held, and ask idle ones for one."""
+        batches = Batches(self._sender)
+        inbox_partitions = self._counts[self._topics.inbox]
+        for number, time_ms in self._times.items():
+            self._to_every_partition(batches, encode_leg_record(Tick(number, inbox_partitions, time_ms)))
+        idle_s = self._settings.ingest_idle_ms / 1000
+        for number, heard in self._heard.items():
+            asked = self._asked.get(number)
+            if asked is not None and now - asked > self._settings.stall_timeout_s:
+                raise Stalled(
+                    f"inbox partition {number} has a record that is not delivered for {now - asked:.0f} s; "
+                    "the process ends so that a new one reads on"
+                )
+            if asked is None and now - heard >= idle_s:
+                batches.add(self._topics.inbox, number, None, _TICK_REQUEST)
+                self._asked[number] = now
+        await self._acknowledged(await batches.send())
+
+    # ---- Kafka
+
+    async def _acknowledged(self, futures: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait for every acknowledgement.
+
+        aiokafka repeats an idempotent send for as long as Kafka is away, so this waits with it and says so.
+
+        Raises:
+            SendFailed: at least one is refused.
+            Stalled: nothing for too long.
+        """
+        if not futures:
+            return
+        began = time.monotonic()
+        while pending := (await asyncio.wait(futures, timeout=ACK_LOOK_S))[1]:
+            waited_s = time.monotonic() - began
+            self._health.heartbeat(LOOP)
+            if waited_s > ACK_SLOW_S:
+                self._health.set_not_ready(CONDITION, f"Kafka has not acknowledged for {waited_s:.0f} s")
+            if waited_s > self._settings.stall_timeout_s:
+                raise Stalled(f"{len(pending)} batches are not acknowledged for {waited_s:.0f} s")
+        await await_sent(futures)
+        if time.monotonic() - began > ACK_SLOW_S:
+            self._health.set_ready(CONDITION)
+
+    async def _commit(self) -> None:
+        self._committed_at = time.monotonic()
+        if not self._next:
+            return
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await self._reader.commit(self._next)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The partitions have been given to somebody else, who reads them from the last commit.
+            log.info("commit refused: partitions have moved", reason=str(error))
+        self._next = {}
+
+
+def _add(name: str, counts: Counter[SourceAndType]) -> None:
+    instrument = counter(name)
+    for (source, type_), count in counts.items():
+        instrument.labels(bounded("source", source), bounded("type", type_)).inc(count)
