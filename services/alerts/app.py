@@ -8,16 +8,25 @@ import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 import structlog
 from fastapi import APIRouter
 
+from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
 from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.runs_store import PostgresRuns
+from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
 from services.alerts.handlers.http import create_app
+from services.alerts.handlers.http import runs as runs_http
+from services.alerts.handlers.scheduler import complete_runs
+from services.alerts.handlers.sink import SinkLoop
 from services.alerts.settings import AlertsSettings
+from services.alerts.use_cases.runs import Runs
+from services.alerts.use_cases.sink import store
 from shared.errors import DependencyAway
 from shared.kafka.client import wait_for_kafka
 from shared.kafka.settings import KafkaSettings
@@ -41,6 +50,8 @@ class Stores:
     database: Database
     directory: PostgresDirectory
     outbox: TopicOutbox
+    sink: PostgresSink
+    cuts: KafkaCuts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +65,40 @@ class Part:
 
 def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
     """Every router of the API."""
-    return []
+    return [runs_http.router(_runs(stores), settings.reconciliation_daily_token)]
 
 
 def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> Sequence[Part]:
     """Every loop of the service."""
     return [
+        Part("sink", frozenset({"sink"}), _sink(stores, settings, kafka, health).run),
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
+        Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_runs(stores), health)),
     ]
+
+
+def _runs(stores: Stores) -> Runs:
+    return Runs(
+        store=PostgresRuns(stores.database),
+        directory=stores.directory,
+        cuts=stores.cuts,
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def _sink(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> SinkLoop:
+    return SinkLoop(
+        kafka,
+        stores.sink,
+        lambda batch: store(stores.sink, batch, datetime.now(UTC)),
+        health,
+        group=settings.sink_group,
+        instance_id=settings.sink_instance_id,
+        batch_records_max=settings.sink_batch_records_max,
+        poll_ms=settings.sink_poll_ms,
+        retry_pause_s=settings.sink_retry_pause_s,
+        rebuild=settings.sink_rebuild,
+    )
 
 
 async def _publish(outbox: TopicOutbox, poll_s: float, health: Health) -> None:
@@ -86,7 +123,13 @@ def open_stores(settings: AlertsSettings, kafka: KafkaSettings) -> Stores:
     database = Database(
         settings.database_url.get_secret_value(), role=settings.database_role, pool_size=settings.database_pool_size
     )
-    return Stores(database=database, directory=PostgresDirectory(database), outbox=TopicOutbox(database, kafka))
+    return Stores(
+        database=database,
+        directory=PostgresDirectory(database),
+        outbox=TopicOutbox(database, kafka),
+        sink=PostgresSink(database),
+        cuts=KafkaCuts(kafka),
+    )
 
 
 async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collection[Role] = ROLES) -> None:
@@ -97,11 +140,12 @@ async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collectio
         UsageError: a port in use, a database that is not migrated.
     """
     with listen(settings.http_host, settings.http_port) as listener:
-        health = Health(["database"])
+        health = Health(["database", "sink"] if "sink" in roles else ["database"])
         async with AsyncExitStack() as closing:
             stores = open_stores(settings, kafka)
             closing.push_async_callback(stores.database.close)
             closing.push_async_callback(stores.outbox.close)
+            closing.push_async_callback(stores.cuts.close)
             app = _application(stores, settings, health, roles)
             stopped = asyncio.Event()
             _stop_on_signals(stopped)
@@ -134,7 +178,7 @@ async def _wait_for_dependencies(
     stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, roles: Collection[Role]
 ) -> None:
     await wait_for_database(stores.database, settings.connect_timeout_s)
-    if set(roles) & {"sink", "api"}:
+    if set(roles) & {"sink", "api", "scheduler"}:
         await wait_for_kafka(kafka, settings.connect_timeout_s)
 
 

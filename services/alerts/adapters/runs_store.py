@@ -1,0 +1,446 @@
+"""Runs in PostgreSQL, and what they read: item revisions, discrepancy revisions, progress."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import JSON, Text, cast, func, literal, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.tables import (
+    discrepancies,
+    discrepancy_revisions,
+    item_revisions,
+    items,
+    not_reconciled,
+    progress,
+    runs,
+    sink_offsets,
+)
+from services.alerts.domain.history import DiscrepancyHistory, ItemState, item_state, transitions
+from services.alerts.domain.period import Period, local_day
+from services.alerts.domain.report import NO_CURRENCY, NotReconciled, PriorRun, Reading, RuleSides
+from services.alerts.ports.runs import NewRun, Outcome, Run, RunInHand, RunStatus, StoredReport
+from shared.contracts.discrepancy import Key, LogPosition
+from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
+
+PRIOR_RUNS_MAX: Final = 400
+"""Complete earlier runs whose periods are looked at for later changes: a year of days, and some."""
+ROWS_AT_ONCE: Final = 2_000
+"""Rows fetched at a time: a large month must not stand in memory twice."""
+LOCK_CLASS: Final = 0x72756E73
+"""First half of the advisory locks of runs; the second half is a hash of the run's id."""
+LOG_TIME_STEP: Final = timedelta(milliseconds=1)
+"""Log time is in whole milliseconds."""
+RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
+
+_SUMMARY = [column for column in runs.c if column.name not in {"report_json", "report_markdown"}]
+_decode_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
+_decode_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode
+_decode_key = msgspec.json.Decoder(Key).decode
+
+
+@dataclass(frozen=True, slots=True)
+class UnreconciledEvents:
+    """Events of one day that no rule selected; `count` is added to what is stored."""
+
+    org: str
+    source: str
+    type: str
+    day: date
+    count: int
+
+
+async def add_not_reconciled(connection: AsyncConnection, counted: Iterable[UnreconciledEvents]) -> None:
+    """Add the counts inside the caller's transaction, which must make sure that none is added twice."""
+    rows = [
+        {"org": one.org, "source": one.source, "type": one.type, "day": one.day, "count": one.count} for one in counted
+    ]
+    if not rows:
+        return
+    statement = upsert(not_reconciled)
+    statement = statement.on_conflict_do_update(
+        index_elements=["org", "source", "type", "day"],
+        set_={"count": not_reconciled.c["count"] + statement.excluded["count"]},
+    )
+    await connection.execute(statement, rows)
+
+
+class PostgresRuns:
+    """The runs of all organisations."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, new: NewRun) -> tuple[Run, bool]:
+        """See `RunStore`."""
+        period = new.period
+        statement = (
+            upsert(runs)
+            .values(
+                id=str(uuid.uuid4()),
+                org=new.org,
+                pack=new.pack,
+                period_start=period.start,
+                period_end=period.end,
+                zone=period.zone,
+                trigger=new.trigger,
+                requested_by=new.requested_by,
+                status="running",
+                provisional=True,
+            )
+            .on_conflict_do_nothing(index_elements=["org", "pack", "period_start", "period_end"])
+            .returning(*_SUMMARY)
+        )
+        async with self._database.transaction(new.org) as connection:
+            made = (await connection.execute(statement)).first()
+            if made is not None:
+                return _run(made), True
+            found = await connection.execute(
+                select(*_SUMMARY).where(
+                    runs.c.org == new.org,
+                    runs.c.pack == new.pack,
+                    runs.c.period_start == period.start,
+                    runs.c.period_end == period.end,
+                )
+            )
+            return _run(found.one()), False
+
+    async def run(self, org: str, run_id: str) -> Run | None:
+        """See `RunStore`."""
+        if not _is_id(run_id):
+            return None
+        async with self._database.transaction(org) as connection:
+            row = (await connection.execute(select(*_SUMMARY).where(runs.c.org == org, runs.c.id == run_id))).first()
+        return None if row is None else _run(row)
+
+    async def report(self, org: str, run_id: str) -> StoredReport | None:
+        """See `RunStore`."""
+        if not _is_id(run_id):
+            return None
+        # As text: the JSON goes out as it was computed, without being read on the way.
+        columns = [runs.c.report_json.cast(Text).label("json"), runs.c.report_markdown]
+        async with self._database.transaction(org) as connection:
+            row = (await connection.execute(select(*columns).where(runs.c.org == org, runs.c.id == run_id))).first()
+        if row is None or row.json is None:
+            return None
+        return StoredReport(json=row.json, markdown=row.report_markdown)
+
+    async def runs(self, org: str, pack: str, limit: int, after: tuple[str, str] | None) -> Sequence[Run]:
+        """See `RunStore`."""
+        statement = (
+            select(*_SUMMARY)
+            .where(runs.c.org == org, runs.c.pack == pack)
+            .order_by(runs.c.created_at.desc(), runs.c.id.desc())
+            .limit(limit)
+        )
+        if after is not None:
+            place = tuple_(datetime.fromisoformat(after[0]), uuid.UUID(after[1]))
+            statement = statement.where(tuple_(runs.c.created_at, runs.c.id) < place)
+        async with self._database.transaction(org) as connection:
+            return [_run(row) for row in await connection.execute(statement)]
+
+    async def unfinished(self, limit: int) -> Sequence[Run]:
+        """See `RunStore`."""
+        statement = select(*_SUMMARY).where(runs.c.completed_at.is_(None)).order_by(runs.c.updated_at).limit(limit)
+        async with self._database.transaction(EVERY_ORG) as connection:
+            return [_run(row) for row in await connection.execute(statement)]
+
+    async def save_cut(self, run: Run, cut_at: datetime) -> Run:
+        """See `RunStore`."""
+        async with self._database.transaction(run.org) as connection:
+            return await _update(connection, run.id, cut_at=cut_at)
+
+    @asynccontextmanager
+    async def in_hand(self, run: Run) -> AsyncIterator[RunInHand | None]:
+        """See `RunStore`; the lock is the transaction's, so a process that dies lets go of the run."""
+        async with self._database.transaction(run.org) as connection:
+            lock = select(func.pg_try_advisory_xact_lock(LOCK_CLASS, func.hashtext(run.id)))
+            if not (await connection.execute(lock)).scalar_one():
+                yield None
+                return
+            row = (await connection.execute(select(*_SUMMARY).where(runs.c.id == run.id))).first()
+            if row is None or row.completed_at is not None:
+                yield None
+                return
+            yield _InHand(connection, _run(row))
+
+
+class _InHand:
+    """A run under its lock, inside one transaction."""
+
+    def __init__(self, connection: AsyncConnection, run: Run) -> None:
+        self._connection = connection
+        self.run = run
+
+    async def reading(self) -> tuple[Sequence[RuleSides], Reading] | None:
+        stored_until = await _progress(self._connection)
+        if stored_until is None:
+            return None
+        # Log time may stand still for several results, so only what is before it is known to be whole.
+        at = stored_until - LOG_TIME_STEP
+        prior = await self._prior_runs()
+        found = await self._items(at, since=min([at, *(one.at for one in prior)]))
+        histories = await self._histories(at)
+        reading = Reading(
+            at=at,
+            progress=stored_until,
+            items=found,
+            discrepancies=histories,
+            prior_runs=prior,
+            not_reconciled=await self._not_reconciled(),
+        )
+        return await self._rules(found, histories), reading
+
+    async def save(self, outcome: Outcome, at: datetime) -> Run:
+        self.run = await _update(
+            self._connection,
+            self.run.id,
+            status=outcome.status,
+            provisional=outcome.provisional,
+            summary=outcome.summary,
+            # Bound as text: what was computed is stored byte for byte.
+            report_json=cast(literal(outcome.report.json, Text), JSON),
+            report_markdown=outcome.report.markdown,
+            error=None,
+            updated_at=at,
+            completed_at=at if outcome.status == "completed" else None,
+        )
+        return self.run
+
+    async def note(self, status: RunStatus, error: str, at: datetime) -> Run:
+        self.run = await _update(self._connection, self.run.id, status=status, error=error, updated_at=at)
+        return self.run
+
+    async def _prior_runs(self) -> list[PriorRun]:
+        """Complete runs of the same kind (day, month, range) before this one: each series tells its own changes."""
+        run = self.run
+        statement = (
+            select(runs.c.period_start, runs.c.period_end, runs.c.zone, runs.c.summary["at"].astext.label("at"))
+            .where(
+                runs.c.org == run.org,
+                runs.c.pack == run.pack,
+                runs.c.status == "completed",
+                runs.c.period_end <= run.period.start,
+            )
+            .order_by(runs.c.period_start.desc())
+        )
+        found = [
+            PriorRun(_period(row.period_start, row.period_end, row.zone), datetime.fromisoformat(row.at))
+            for row in await self._connection.execute(statement)
+        ]
+        return [one for one in found if one.period.kind == run.period.kind][:PRIOR_RUNS_MAX]
+
+    async def _items(self, at: datetime, since: datetime) -> list[list[ItemState]]:
+        """Revisions up to `at` of the period's items, and of every item that changed after `since`."""
+        run = self.run
+        mine = (items.c.org == run.org) & (items.c.pack == run.pack)
+        chosen = (
+            select(items.c.id)
+            .where(mine, items.c.occurred_at >= run.period.start, items.c.occurred_at < run.period.end)
+            .union(select(items.c.id).where(mine, items.c.log_time > since))
+            .subquery()
+        )
+        revision = item_revisions.c
+        statement = (
+            select(
+                *(column for column in revision if column.name not in {"key", "sides", "discrepancies"}),
+                revision.key.cast(Text).label("key"),
+                revision.sides.cast(Text).label("sides"),
+                revision.discrepancies.cast(Text).label("discrepancies"),
+            )
+            .join(chosen, chosen.c.id == revision.id)
+            .where(revision.log_time <= at)
+            .order_by(revision.id, revision.log_offset, revision.revision)
+        )
+        found: list[list[ItemState]] = []
+        last = None
+        result = await self._connection.stream(statement, execution_options={"yield_per": ROWS_AT_ONCE})
+        async for row in result:
+            if row.id != last:
+                found.append([])
+                last = row.id
+            found[-1].append(item_state(_item(row)))
+        return found
+
+    async def _histories(self, at: datetime) -> list[DiscrepancyHistory]:
+        """Discrepancies that were open at some time since the period's start, as they were known at `at`."""
+        run = self.run
+        one, revision = discrepancies.c, discrepancy_revisions.c
+        statement = (
+            select(
+                one.id,
+                one.rule,
+                one.type,
+                one.key.cast(Text).label("key"),
+                one.status,
+                one.sides,
+                revision.state,
+                revision.log_time,
+                revision.severity,
+                revision.currency,
+                revision.difference,
+                revision.explanation,
+            )
+            .join(discrepancy_revisions, revision.id == one.id)
+            .where(
+                one.org == run.org,
+                one.pack == run.pack,
+                or_(one.state == "raised", one.log_time >= run.period.start),
+                revision.log_time <= at,
+            )
+            .order_by(one.id, revision.log_offset, revision.revision)
+        )
+        rows = (await self._connection.execute(statement)).all()
+        histories = (_history(list(group)) for _, group in groupby(rows, key=lambda row: row.id))
+        return [history for history in histories if history.raised]
+
+    async def _rules(
+        self, found: Iterable[Sequence[ItemState]], histories: Iterable[DiscrepancyHistory]
+    ) -> list[RuleSides]:
+        """Return the rules that have a figure, with their sides in the order of the newest item."""
+        newest: dict[str, ItemState] = {}
+        for revisions in found:
+            state = revisions[-1]
+            if state.rule not in newest or newest[state.rule].at < state.at:
+                newest[state.rule] = state
+        sides = {rule: tuple(state.sides) for rule, state in newest.items()}
+        for rule in {history.rule for history in histories} - set(sides):
+            sides[rule] = await self._sides_of(rule)
+        return [RuleSides(rule, sides[rule]) for rule in sorted(sides)]
+
+    async def _sides_of(self, rule: str) -> tuple[str, ...]:
+        statement = (
+            select(items.c.sides.cast(Text))
+            .where(items.c.org == self.run.org, items.c.pack == self.run.pack, items.c.rule == rule)
+            .order_by(items.c.log_time.desc())
+            .limit(1)
+        )
+        sides = (await self._connection.execute(statement)).scalar_one_or_none()
+        return () if sides is None else tuple(_decode_sides(sides))
+
+    async def _not_reconciled(self) -> list[NotReconciled] | None:
+        """Counts of the period; None where nothing was ever counted for the organisation."""
+        run, counted = self.run, not_reconciled.c
+        any_ = select(func.count()).select_from(select(counted.day).where(counted.org == run.org).limit(1).subquery())
+        if not (await self._connection.execute(any_)).scalar_one():
+            return None
+        statement = (
+            select(counted.source, counted.type, func.sum(counted["count"]).label("events"))
+            .where(counted.org == run.org, counted.day >= run.period.first, counted.day < run.period.after)
+            .group_by(counted.source, counted.type)
+        )
+        return [
+            NotReconciled(source=row.source, type=row.type, count=int(row.events))
+            for row in await self._connection.execute(statement)
+        ]
+
+
+async def _progress(connection: AsyncConnection) -> datetime | None:
+    """Return the least log time stored over all partitions of all result topics, None while one has none yet."""
+    places = select(progress.c.topic, progress.c.partition, progress.c.log_time)
+    stored: dict[tuple[str, int], datetime] = {
+        (row.topic, row.partition): row.log_time for row in await connection.execute(places)
+    }
+    known = {
+        (row.topic, row.partition)
+        for row in await connection.execute(select(sink_offsets.c.topic, sink_offsets.c.partition))
+    }
+    partitions = range(max((partition for _, partition in [*stored, *known]), default=-1) + 1)
+    wanted = [(topic, partition) for topic in RESULT_TOPICS for partition in partitions]
+    if not wanted or any(place not in stored for place in wanted):
+        return None
+    return min(stored[place] for place in wanted)
+
+
+async def _update(connection: AsyncConnection, run_id: str, **values: Any) -> Run:
+    """Change a run that is not complete; a complete one is never rewritten."""
+    statement = (
+        update(runs).where(runs.c.id == run_id, runs.c.completed_at.is_(None)).values(**values).returning(*_SUMMARY)
+    )
+    row = (await connection.execute(statement)).first()
+    if row is None:
+        row = (await connection.execute(select(*_SUMMARY).where(runs.c.id == run_id))).one()
+    return _run(row)
+
+
+def _run(row: Any) -> Run:
+    return Run(
+        id=row.id,
+        org=row.org,
+        pack=row.pack,
+        period=_period(row.period_start, row.period_end, row.zone),
+        trigger=row.trigger,
+        requested_by=row.requested_by,
+        status=row.status,
+        provisional=row.provisional,
+        summary=row.summary,
+        error=row.error,
+        cut_at=row.cut_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        completed_at=row.completed_at,
+    )
+
+
+def _period(start: datetime, end: datetime, zone: str) -> Period:
+    return Period(local_day(start, zone), local_day(end, zone), zone)
+
+
+def _item(row: Any) -> Item:
+    return Item(
+        id=row.id,
+        revision=row.revision,
+        status=row.status,
+        org=row.org,
+        rule=row.rule,
+        pack=row.pack,
+        key=_decode_key(row.key),
+        sides=_decode_sides(row.sides),
+        discrepancies=_decode_raised(row.discrepancies),
+        at=row.at,
+        occurred_at=row.occurred_at,
+        live=row.live,
+        log=LogPosition(partition=row.log_partition, offset=row.log_offset, time=row.log_time),
+    )
+
+
+def _history(rows: Sequence[Any]) -> DiscrepancyHistory:
+    """Read the revisions of one discrepancy, oldest first."""
+    last = rows[-1]
+    raised, resolved = transitions((row.log_time.astimezone(UTC), row.state) for row in rows)
+    return DiscrepancyHistory(
+        discrepancy_id=last.id,
+        rule=last.rule,
+        type=last.type,
+        key=_decode_key(last.key),
+        currency=last.currency or _currency_of(last.sides),
+        difference=last.difference,
+        raised=raised,
+        resolved=resolved,
+        severity=last.severity,
+        status=last.status,
+        explanation=last.explanation,
+    )
+
+
+def _currency_of(sides: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """A discrepancy between two currencies names none; it counts under that of the side that is expected."""
+    for side in sides.values():
+        if side and side.get("currency"):
+            return str(side["currency"])
+    return NO_CURRENCY
+
+
+def _is_id(text_: str) -> bool:
+    try:
+        return str(uuid.UUID(text_)) == text_.lower()
+    except ValueError:
+        return False

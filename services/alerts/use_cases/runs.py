@@ -1,0 +1,194 @@
+"""Runs: made once per organisation and period, computed until they are complete, and never changed after that."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import msgspec
+
+from services.alerts.domain.period import PeriodRefused, parse_period, yesterday
+from services.alerts.domain.report import NOT_CUT_YET, Reading, Report, RuleSides, make_report
+from services.alerts.domain.report_markdown import markdown_of
+from services.alerts.domain.schedule import look_due
+from services.alerts.ports.directory import DirectoryStore
+from services.alerts.ports.runs import Cuts, NewRun, Outcome, Run, RunStatus, RunStore, RunTrigger, StoredReport
+from shared.errors import DependencyAway
+
+PACK = "billing"
+WAIT_S_DEFAULT = 8.0
+"""How long a request waits for its run to complete; below the time-outs of common proxies and of `curl --max-time 10`."""
+POLL_S = 0.5
+"""Between two looks while a request waits; the matcher's progress comes every second."""
+UNFINISHED_MAX = 100
+"""Runs looked at in one round of the scheduler: a day's runs of a hundred organisations."""
+
+_STATUS: dict[str, RunStatus] = {"provisional": "running", "complete": "completed", "incomplete": "incomplete"}
+
+
+class OrgUnknown(LookupError):
+    """There is no such organisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class DailyFailure:
+    """An organisation whose daily run could not be made; the others' were."""
+
+    org: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Everything people and the scheduler do with runs.
+
+    Args:
+        store: where runs and what they read are.
+        directory: the organisations and their zones.
+        cuts: the way to the matcher.
+        now: the clock.
+        wait_s: how long `trigger` and `daily` wait for completion in all.
+    """
+
+    store: RunStore
+    directory: DirectoryStore
+    cuts: Cuts
+    now: Callable[[], datetime]
+    wait_s: float = WAIT_S_DEFAULT
+
+    async def trigger(self, org: str, period: object, requested_by: str) -> tuple[Run, bool]:
+        """Make the run of `period` (see `parse_period`) or find it; return it and whether it was made now.
+
+        Raises:
+            PeriodRefused: not a period, or still in the future.
+            OrgUnknown: there is no such organisation.
+        """
+        run, made = await self._open(org, period, "manual", requested_by)
+        return (await self._settle([run]))[0], made
+
+    async def daily(self, org: str | None, period: object | None) -> tuple[Sequence[Run], Sequence[DailyFailure]]:
+        """Make or find the runs of `period`, or of yesterday in each zone, for `org` or every organisation.
+
+        Raises:
+            PeriodRefused: `period` was given for one organisation and is not a period there.
+            OrgUnknown: there is no such organisation.
+        """
+        if org is not None:
+            run, _ = await self._open(org, period, "daily", "daily")
+            return await self._settle([run]), ()
+        runs: list[Run] = []
+        failures: list[DailyFailure] = []
+        for known in await self.directory.orgs():
+            try:
+                runs.append((await self._open(known.org, period, "daily", "daily"))[0])
+            except PeriodRefused as error:
+                failures.append(DailyFailure(known.org, str(error)))
+        return await self._settle(runs), failures
+
+    async def advance_unfinished(self) -> int:
+        """Look again at every unfinished run that is due; return how many completed."""
+        now = self.now()
+        completed = 0
+        for run in await self.store.unfinished(UNFINISHED_MAX):
+            if look_due(run.created_at, run.updated_at, now):
+                completed += (await self.advance(run)).completed_at is not None
+        return completed
+
+    async def advance(self, run: Run) -> Run:
+        """Ask for a cut where one is missing, and compute the run once more unless it is complete or in other hands."""
+        if run.completed_at is not None:
+            return run
+        run = await self._with_cut(run)
+        async with self.store.in_hand(run) as hand:
+            if hand is None:
+                return await self.store.run(run.org, run.id) or run
+            stored = await hand.reading()
+            if stored is None:
+                return await hand.note("running", "the sink has not stored progress of every partition yet", self.now())
+            try:
+                outcome = await asyncio.to_thread(compute, hand.run, *stored)
+            except (ArithmeticError, ValueError, LookupError, AssertionError) as error:
+                # A fault in stored data must be seen on the run, and must not stop the runs of others.
+                fault = f"the report could not be computed: {type(error).__name__}: {error}"
+                return await hand.note("failed", fault, self.now())
+            return await hand.save(outcome, self.now())
+
+    async def _open(self, org: str, period: object | None, trigger: RunTrigger, requested_by: str) -> tuple[Run, bool]:
+        known = await self.directory.org(org)
+        if known is None:
+            raise OrgUnknown(org)
+        now = self.now()
+        wanted = yesterday(known.zone, now) if period is None else parse_period(period, known.zone, now)
+        return await self.store.open(
+            NewRun(org=org, pack=PACK, period=wanted, trigger=trigger, requested_by=requested_by)
+        )
+
+    async def _settle(self, runs: Sequence[Run]) -> list[Run]:
+        """Advance each run, again while time is left; the scheduler goes on with what is not complete then.
+
+        Runs of periods that still go on are computed once: waiting would not complete them.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.wait_s
+        settled = {run.id: run for run in runs}
+        left = list(runs)
+        while left:
+            for run in left:
+                settled[run.id] = await self.advance(run)
+            now = self.now()
+            left = [run for run in settled.values() if run.status in {"running", "failed"} and run.period.end < now]
+            if loop.time() + POLL_S > until:
+                break
+            await asyncio.sleep(POLL_S if left else 0)
+        return list(settled.values())
+
+    async def _with_cut(self, run: Run) -> Run:
+        now = self.now()
+        if not needs_cut(run, now):
+            return run
+        try:
+            cut_at = await self.cuts.request(run.org, f"{run.id}/{now.isoformat()}")
+        except DependencyAway:
+            # The run stays provisional and says so; the scheduler asks again.
+            return run
+        return await self.store.save_cut(run, cut_at)
+
+
+def needs_cut(run: Run, now: datetime) -> bool:
+    """Tell whether the matcher has to be asked: never asked, or only before the period had ended."""
+    return run.cut_at is None or run.cut_at <= run.period.end < now
+
+
+def compute(run: Run, rules: Sequence[RuleSides], reading: Reading) -> Outcome:
+    """Compute the run's report from what is stored."""
+    cut_at = NOT_CUT_YET if run.cut_at is None or run.cut_at <= run.period.end else run.cut_at
+    report = make_report(run.org, run.period, rules, replace(reading, cut_at=cut_at))
+    return Outcome(
+        status=_STATUS[report.verdict],
+        provisional=report.verdict == "provisional",
+        summary=summary_of(report),
+        report=StoredReport(json=msgspec.json.encode(report).decode(), markdown=markdown_of(report)),
+    )
+
+
+def summary_of(report: Report) -> dict[str, object]:
+    """Return the figures that a list of runs shows: per rule, never added across rules."""
+    return {
+        "verdict": report.verdict,
+        "at": report.at.isoformat(),
+        "rules": {
+            name: {
+                "items": msgspec.to_builtins(figures.items),
+                "matched_percent": figures.matched_percent.count,
+                "discrepancies": {
+                    type_: sum(one.count for one in by_currency.values())
+                    for type_, by_currency in figures.mismatch.items()
+                },
+                "mismatch_amount": {
+                    currency: one.amount for currency, one in figures.mismatch.get("AmountMismatch", {}).items()
+                },
+                "open": sum(row.closing for types in figures.open.values() for row in types.values()),
+            }
+            for name, figures in report.reports.items()
+        },
+    }
