@@ -27,7 +27,8 @@ FOLDER_VARIABLE = "TIEOUT_TEST_SERVERS_DIR"
 # Force one kind instead of taking the best that runs: testcontainers, jvm, embedded / testcontainers, wheel.
 KAFKA_VARIABLE = "TIEOUT_TEST_KAFKA"
 POSTGRES_VARIABLE = "TIEOUT_TEST_POSTGRES"
-END_TIMEOUT_S = 20
+# SIGKILL needs no more; where nobody reaps orphans a dead process stays listed for ever.
+END_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
