@@ -1,5 +1,7 @@
 """The PostgreSQL of the wheel: what was committed outlives a kill."""
 
+import shutil
+
 import asyncpg
 import pytest
 
@@ -36,3 +38,5 @@ def test_data_in_a_named_folder_outlive_the_server(tmp_path_factory: pytest.Temp
     with LocalPostgres(folder, durable=False) as second:
         assert second.data_dir == kept_in
         assert (kept_in / "cluster" / "PG_VERSION").exists()
+    # As root the data stand outside pytest's own folder, which only root may enter.
+    shutil.rmtree(kept_in, ignore_errors=True)
