@@ -91,8 +91,10 @@ class Extractor:
             live = side.is_live(event.status)
             amount = event.amount
             rule = side.rule
-            if live and (rule.compares_amount or rule.compares_currency) and (amount is None or event.currency is None):
-                problems.append(_no_amount(rule.name, event))
+            if live and (
+                (amount is None and rule.compares_amount) or (event.currency is None and rule.compares_currency)
+            ):
+                problems.append(_no_amount(rule, event))
                 continue
             if amount is not None and side.sign != 1:
                 sign = _sign(side, event)
@@ -154,7 +156,7 @@ class Extractor:
                 continue
             taken.add(rule.generation)
             if event.amount is None or event.currency is None:
-                problems.append(_no_amount(rule.name, event))
+                problems.append(_no_amount(rule, event))
                 continue
             legs.append(
                 KeyedLeg(
@@ -224,12 +226,12 @@ def _negated(amount: str) -> str:
     return amount[1:] if amount.startswith("-") else f"-{amount}"
 
 
-def _no_amount(rule: str, event: Event) -> Problem:
-    what = "amount" if event.amount is None else "currency"
+def _no_amount(rule: MatchRule, event: Event) -> Problem:
+    what = "amount" if event.amount is None and rule.compares_amount else "currency"
     return Problem(
-        rule,
+        rule.name,
         "no amount",
-        f"{event.source} event {event.id} ({event.type}, status {event.status or 'none'}) has no {what}, which {rule} compares",
+        f"{event.source} event {event.id} ({event.type}, status {event.status or 'none'}) has no {what}, which {rule.name} compares",
         "Fix the producer or its mapping and send the event again under a new id; what the record said before still counts.",
     )
 

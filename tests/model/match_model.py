@@ -8,8 +8,10 @@ There are no timers: the instants are found by asking every truth from when on i
 Times are whole milliseconds since 1970 (`occurred_at`: microseconds). A time t has run out at t + 1 ms.
 """
 
+import json
+import uuid
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact
 from fnmatch import fnmatchcase
@@ -43,6 +45,7 @@ NO_DECIMALS = [
     "XPF",
 ]
 THREE_DECIMALS = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
+IDS = uuid.uuid5(uuid.NAMESPACE_OID, "tieout")
 MISSING_TYPES = {"internal": "MissingInternalRecord", "provider": "MissingProviderRecord"}
 RULE_DEFAULTS: Rule = {  # only what the design gives; everything else a rule must say
     "deadline": "24h",
@@ -74,6 +77,8 @@ class Leg:
     received: int
     side: str
     event: Event
+    withdraws: bool = False
+    """The record of this event leaves the group: it came under a key as well."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,14 @@ class Record:
     earliest: int
     event: Event
     live: bool
+    sign: int | None
+    """None where it cannot be told; then the record has no amount, and is not live."""
 
     @property
     def amount(self) -> Decimal | None:
-        return None if self.event.get("amount") is None else Decimal(self.event["amount"])
+        if self.event.get("amount") is None or self.sign is None:
+            return None
+        return EXACT.multiply(Decimal(self.event["amount"]), Decimal(self.sign))
 
     @property
     def currency(self) -> str | None:
@@ -120,6 +129,7 @@ def run(rules: list[Rule], events: list[Event], until: str) -> Outcome:
     legs: dict[tuple[int, str, Any], list[Leg]] = defaultdict(list)
     full_rules = [{**RULE_DEFAULTS, **rule} for rule in rules]
     log_time = 0
+    places: dict[tuple[int, str, tuple[str, str]], set[bool]] = defaultdict(set)
     for event in events:
         if refused(event):
             outcome.refused += 1
@@ -131,11 +141,21 @@ def run(rules: list[Rule], events: list[Event], until: str) -> Outcome:
             side = side_of(rule, event)
             if side is None:
                 continue
+            reason = unusable(rule, side, event)
+            if reason is not None:
+                outcome.dead_letters.append(reason)
+                continue
             key, complete = key_of(rule, event)
             if not complete:
                 outcome.dead_letters.append("no match key")
             leg = Leg(log_time, milliseconds(event["received_at"]), side, event)
             legs[number, event["org"], key].append(leg)
+            if is_adjustment(event):
+                continue
+            seen = places[number, event["org"], record_of(event)]
+            seen.add(complete)
+            if len(seen) == 2:
+                legs[number, event["org"], lonely_key(event)].append(replace(leg, withdraws=True))
     end = max(log_time, milliseconds(until))
     for (number, org, key), group_legs in legs.items():
         follow(Key(full_rules[number], org, key), group_legs, end, outcome)
@@ -178,8 +198,12 @@ def key_of(rule: Rule, event: Event) -> tuple[Any, bool]:
     """The key and whether all of it is there; a record without key is alone under its own name."""
     parts = [look_up(event, path) for path in as_list(rule["key"])]
     if not all(parts):
-        return f"record:{event['source']}/{record_of(event)[1]}", False
+        return lonely_key(event), False
     return (parts[0] if len(parts) == 1 else tuple(parts)), True
+
+
+def lonely_key(event: Event) -> str:
+    return f"record:{event['source']}/{record_of(event)[1]}"
 
 
 def record_of(event: Event) -> tuple[str, str]:
@@ -195,6 +219,7 @@ def is_live(rule: Rule, side: str, event: Event) -> bool:
 
 
 def sign_of(rule: Rule, leg_side: str, event: Event) -> int | None:
+    """Which way an amount counts; None where it cannot be told."""
     sign = rule["sides"][leg_side].get("sign", 1)
     if not isinstance(sign, dict):
         return int(sign)
@@ -202,17 +227,16 @@ def sign_of(rule: Rule, leg_side: str, event: Event) -> int | None:
     return int(sign[word]) if word in sign and word != "by" else None
 
 
-def unusable(rule: Rule, leg: Leg) -> str | None:
-    """Why the leg goes to the dead letters for what it says itself."""
-    event = leg.event
+def unusable(rule: Rule, side: str, event: Event) -> str | None:
+    """Why the event goes to the dead letters of this rule for what it says itself."""
     if is_adjustment(event):
         return None if event.get("amount") and event.get("currency") else "no amount"
-    if sums(rule) and sign_of(rule, leg.side, event) is None:
-        return "no sign"
-    if not is_live(rule, leg.side, event):
+    if not is_live(rule, side, event):
         return None
     compared = [name for name in ("amount", "currency") if name in rule["compare"]]
-    return "no amount" if any(event.get(name) is None for name in compared) else None
+    if any(event.get(name) is None for name in compared):
+        return "no amount"
+    return "no sign" if event.get("amount") is not None and sign_of(rule, side, event) is None else None
 
 
 def order(event: Event) -> tuple[int, int, str]:
@@ -236,26 +260,40 @@ class Key:
 class Facts:
     """What follows from the accepted legs alone, whatever the time is."""
 
-    def __init__(self, rule: Rule, legs: list[Leg]) -> None:
-        self.rule = rule
+    def __init__(self, key: Key, legs: list[Leg]) -> None:
+        self.rule = key.rule
         self.superseded = {
-            (leg.event["source"], leg.event["supersedes"]) for leg in legs if leg.event.get("supersedes")
+            (leg.event["source"], leg.event["supersedes"])
+            for leg in legs
+            if leg.event.get("supersedes") not in (None, record_of(leg.event)[1])
         }
         by_record: dict[tuple[str, str], list[Leg]] = defaultdict(list)
         for leg in legs:
-            by_record[record_of(leg.event)].append(leg)
+            if leg.withdraws:
+                by_record.pop(record_of(leg.event), None)
+            else:
+                by_record[record_of(leg.event)].append(leg)
         self.held = [max(of_one, key=lambda leg: order(leg.event)) for of_one in by_record.values()]
         self.earliest = {
             name: min(microseconds(leg.event["occurred_at"]) for leg in of_one) for name, of_one in by_record.items()
         }
         counted = [leg for leg in self.held if record_of(leg.event) not in self.superseded]
         self.records = [self._record(leg) for leg in counted if not is_adjustment(leg.event)]
-        self.adjustments = [leg for leg in counted if is_adjustment(leg.event) and is_live(rule, leg.side, leg.event)]
+        adjustments = [leg for leg in counted if is_adjustment(leg.event) and is_live(key.rule, leg.side, leg.event)]
+        opener = legs[0].event["id"] if legs else ""
+        self.duplicate_ids = {
+            (side, name): duplicate_id(key, opener, side, name)
+            for side in key.rule["sides"]
+            for name in {*self.earliest, *self.superseded}
+        }
+        own = set(self.duplicate_ids.values())
+        self.adjustments = [leg for leg in adjustments if leg.event["refs"]["discrepancy"] not in own]
+        self.duplicate_adjustments = [leg for leg in adjustments if leg.event["refs"]["discrepancy"] in own]
 
     def _record(self, leg: Leg) -> Record:
         name = record_of(leg.event)
         live = is_live(self.rule, leg.side, leg.event)
-        return Record(name, leg.side, self.earliest[name], leg.event, live)
+        return Record(name, leg.side, self.earliest[name], leg.event, live, sign_of(self.rule, leg.side, leg.event))
 
     def same_as(self, other: "Facts") -> bool:
         mine, others = (
@@ -291,39 +329,46 @@ class Facts:
     def adjusted(self, side: str, amount: Decimal | None, currency: str | None) -> Decimal | None:
         if amount is None:
             return None
-        return total(
-            [amount]
-            + [
-                Decimal(leg.event["amount"])
-                for leg in self.adjustments
-                if leg.side == side and leg.event["currency"] == currency
-            ]
-        )
+        return total([amount, *self.adjusting(side, currency)])
+
+    def adjusting(self, side: str, currency: str | None) -> list[Decimal]:
+        return [
+            Decimal(leg.event["amount"])
+            for leg in self.adjustments
+            if leg.side == side and leg.event["currency"] == currency
+        ]
 
 
-def armed_at(rule: Rule, legs: list[Leg]) -> int | None:
+def armed_at(key: Key, legs: list[Leg]) -> int | None:
     """When the leg was received that first made a record of the group live."""
     for count in range(1, len(legs) + 1):
-        if Facts(rule, legs[:count]).any_live():
+        if Facts(key, legs[:count]).any_live():
             return legs[count - 1].received
     return None
 
 
-def deadlines(rule: Rule, legs: list[Leg]) -> dict[str, int]:
+def deadlines(key: Key, legs: list[Leg]) -> dict[str, int]:
     """By the side that may be missing; empty while the group is not armed."""
-    armed = armed_at(rule, legs)
+    armed = armed_at(key, legs)
     if armed is None:
         return {}
-    given = rule["deadline"]
-    return {side: later(armed, given[side] if isinstance(given, dict) else given) for side in rule["sides"]}
+    given = key.rule["deadline"]
+    return {side: later(armed, given[side] if isinstance(given, dict) else given) for side in key.rule["sides"]}
 
 
-def truths(rule: Rule, legs: list[Leg]) -> dict[Identity, Truth]:
-    facts = Facts(rule, legs)
+def duplicate_id(key: Key, opener: str, side: str, name: tuple[str, str]) -> str:
+    """The id under which a record of this name would be a suspected duplicate."""
+    values = key.value if isinstance(key.value, tuple) else (key.value,)
+    words = [key.org, key.rule["name"], *values, opener, "DuplicateChargeSuspected", side, *name]
+    return str(uuid.uuid5(IDS, json.dumps(words, ensure_ascii=False, separators=(",", ":"))))
+
+
+def truths(key: Key, legs: list[Leg]) -> dict[Identity, Truth]:
+    facts = Facts(key, legs)
     if not facts.any_live():
         return {}
-    limits = deadlines(rule, legs)
-    if sums(rule):
+    limits = deadlines(key, legs)
+    if sums(key.rule):
         found = missing_sums(facts, limits) + different_sums(facts, limits)
     else:
         found = missing_records(facts, limits) + different_records(facts, limits) + duplicates(facts)
@@ -334,30 +379,38 @@ def truths(rule: Rule, legs: list[Leg]) -> dict[Identity, Truth]:
 def missing_records(facts: Facts, limits: dict[str, int]) -> list[Truth]:
     present = next(side for side in facts.present() if facts.live_on(side))
     known = facts.compared(present)
-    amount = facts.adjusted(present, known.amount, known.currency)
-    return [
-        missing(facts, side, None, amount, known.currency, frozenset([known.name]), limits[side])
+    names = frozenset([known.name])
+    found = [
+        missing(facts, side, None, present, known.amount, known.currency, names, limits[side])
         for side in facts.missing()
     ]
+    return [truth for truth in found if truth is not None]
 
 
 def missing_sums(facts: Facts, limits: dict[str, int]) -> list[Truth]:
     present = next(side for side in facts.present() if facts.live_on(side))
-    return [
+    found = [
         missing(
-            facts, side, currency, sum_of(facts, present, currency), currency,
+            facts, side, currency, present, sum_of_records(facts, present, currency), currency,
             names_in(facts, [present], currency), limits[side],
         )
         for side in facts.missing()
         for currency in currencies(facts, present)
     ]  # fmt: skip
+    return [truth for truth in found if truth is not None]
 
 
-def missing(facts: Facts, side: str, sum_currency: str | None, amount: Decimal | None, currency: str | None,
-            records: frozenset[tuple[str, str]], deadline: int) -> Truth:  # fmt: skip
-    first = side == next(iter(facts.rule["sides"]))
+def missing(facts: Facts, side: str, sum_currency: str | None, present: str, known: Decimal | None,
+            currency: str | None, records: frozenset[tuple[str, str]], deadline: int) -> Truth | None:  # fmt: skip
+    """Nothing is missing where adjustments make up for it; where they do so in part, the rest is."""
+    here = total(facts.adjusting(side, currency)) if facts.adjusting(side, currency) else None
+    there = facts.adjusted(present, known, currency)
+    names = list(facts.rule["sides"])
+    expected, actual = (here, there) if names.index(side) < names.index(present) else (there, here)
+    made_up = facts.adjusting(side, currency) or facts.adjusting(present, currency)
+    if made_up and agree(facts.rule["compare"].get("amount", {}), expected or Decimal(0), actual or Decimal(0)):
+        return None
     identity = (MISSING_TYPES.get(side, "MissingRecord"), side, sum_currency, None)
-    expected, actual = (None, amount) if first else (amount, None)
     return Truth(identity, expected, actual, gap(expected, actual), currency, records, deadline, settles=False)
 
 
@@ -378,19 +431,23 @@ def compare_records(facts: Facts, first: Record, second: Record, gate: int | Non
     both_currencies = first.currency is not None and second.currency is not None
     if "currency" in compare and both_currencies and first.currency != second.currency:
         identity = ("CurrencyMismatch", side, None, None)
-        found.append(Truth(identity, first.currency, second.currency, None, None, records, gate))
-    elif "amount" in compare and both_currencies:
+        found.append(Truth(identity, first.currency, second.currency, None, first.currency, records, gate))
+    elif "amount" in compare and (both_currencies or "currency" not in compare):
         expected = facts.adjusted(first.side, first.amount, first.currency)
         actual = facts.adjusted(side, second.amount, second.currency)
         if expected is not None and actual is not None and not agree(compare["amount"], expected, actual):
             identity = ("AmountMismatch", side, None, None)
             difference = gap(expected, actual)
-            found.append(Truth(identity, expected, actual, difference, first.currency, records, gate))
-    if "status" in compare:
-        expected_status, actual_status = translated(facts.rule, first), translated(facts.rule, second)
-        if expected_status and actual_status and expected_status != actual_status:
-            identity = ("StatusMismatch", side, None, None)
-            found.append(Truth(identity, expected_status, actual_status, None, None, records, gate))
+            currency = first.currency or second.currency
+            found.append(Truth(identity, expected, actual, difference, currency, records, gate))
+    words = first.event.get("status"), second.event.get("status")
+    if "status" in compare and all(words):
+        differ = translated(facts.rule, first) != translated(facts.rule, second)
+    else:
+        differ = first.live != second.live
+    if differ:
+        identity = ("StatusMismatch", side, None, None)
+        found.append(Truth(identity, *words, None, first.currency or second.currency, records, gate))
     return found
 
 
@@ -403,11 +460,15 @@ def different_sums(facts: Facts, limits: dict[str, int]) -> list[Truth]:
         if "currency" in facts.rule["compare"] and ours and theirs and ours != theirs:
             records = frozenset(one.name for at in (reference, side) for one in facts.live_on(at))
             identity = ("CurrencyMismatch", side, None, None)
-            found.append(Truth(identity, " ".join(ours), " ".join(theirs), None, None, records, gate))
+            named = [", ".join(currency or "" for currency in held) for held in (ours, theirs)]
+            found.append(Truth(identity, named[0], named[1], None, ours[0], records, gate))
             continue
-        for currency in sorted({*ours, *theirs}):
+        if "amount" not in facts.rule["compare"]:
+            continue
+        adjusted = {leg.event["currency"] for leg in facts.adjustments if leg.side in (reference, side)}
+        for currency in sorted({*ours, *theirs, *adjusted}, key=lambda currency: currency or ""):
             expected, actual = sum_of(facts, reference, currency), sum_of(facts, side, currency)
-            if agree(facts.rule["compare"].get("amount"), expected, actual):
+            if agree(facts.rule["compare"]["amount"], expected, actual):
                 continue
             records = names_in(facts, [reference, side], currency)
             identity = ("AmountMismatch", side, currency, None)
@@ -421,29 +482,35 @@ def duplicates(facts: Facts) -> list[Truth]:
         first = side == next(iter(facts.rule["sides"]))
         for extra in facts.live_on(side)[1:]:
             identity = ("DuplicateChargeSuspected", side, None, extra.name)
-            expected, actual = (extra.amount, None) if first else (None, extra.amount)
+            offsets = [
+                Decimal(leg.event["amount"])
+                for leg in facts.duplicate_adjustments
+                if leg.event["refs"]["discrepancy"] == facts.duplicate_ids[side, extra.name]
+                and leg.event["currency"] == extra.currency
+            ]
+            amount = extra.amount if not offsets else total([extra.amount or Decimal(0), *offsets])
+            if offsets and amount == 0:
+                continue
+            expected, actual = (amount, None) if first else (None, amount)
             records = frozenset([extra.name])
             difference = gap(expected, actual)
             found.append(Truth(identity, expected, actual, difference, extra.currency, records, None, settles=False))
     return found
 
 
-def currencies(facts: Facts, side: str) -> list[str]:
-    return sorted({one.currency for one in facts.live_on(side) if one.currency is not None})
+def currencies(facts: Facts, side: str) -> list[str | None]:
+    return sorted({one.currency for one in facts.live_on(side)}, key=lambda currency: currency or "")
 
 
-def sum_of(facts: Facts, side: str, currency: str) -> Decimal:
-    amounts = []
-    for one in facts.live_on(side):
-        sign = sign_of(facts.rule, side, one.event)
-        if one.currency == currency and one.amount is not None and sign is not None:
-            amounts.append(EXACT.multiply(one.amount, Decimal(sign)))
-    result = facts.adjusted(side, total(amounts), currency)
-    assert result is not None
-    return result
+def sum_of_records(facts: Facts, side: str, currency: str | None) -> Decimal:
+    return total([one.amount for one in facts.live_on(side) if one.currency == currency and one.amount is not None])
 
 
-def names_in(facts: Facts, sides: list[str], currency: str) -> frozenset[tuple[str, str]]:
+def sum_of(facts: Facts, side: str, currency: str | None) -> Decimal:
+    return total([sum_of_records(facts, side, currency), *facts.adjusting(side, currency)])
+
+
+def names_in(facts: Facts, sides: list[str], currency: str | None) -> frozenset[tuple[str, str]]:
     return frozenset(one.name for side in sides for one in facts.live_on(side) if one.currency == currency)
 
 
@@ -453,9 +520,7 @@ def translated(rule: Rule, record: Record) -> str | None:
     return words.get(status, status)
 
 
-def agree(allowed: dict[str, str] | None, expected: Decimal, actual: Decimal) -> bool:
-    if allowed is None:
-        return True
+def agree(allowed: dict[str, str], expected: Decimal, actual: Decimal) -> bool:
     tolerance = Decimal(allowed.get("tolerance", "0"))
     percent = EXACT.multiply(EXACT.abs(expected), EXACT.scaleb(Decimal(allowed.get("percent", "0")), -2))
     return EXACT.abs(EXACT.subtract(actual, expected)) <= max(tolerance, percent)
@@ -498,7 +563,7 @@ class Group:
     def true_since(self, identity: Identity) -> int:
         since = self.legs[-1].at
         for count in range(len(self.legs), 0, -1):
-            if identity not in truths(self.rule, self.legs[:count]):
+            if identity not in truths(self.key, self.legs[:count]):
                 break
             since = self.legs[count - 1].at
         return since
@@ -507,7 +572,7 @@ class Group:
         """What should be open at this log time."""
         return {
             identity: truth
-            for identity, truth in truths(self.rule, self.legs).items()
+            for identity, truth in truths(self.key, self.legs).items()
             if at > self.may_raise_after(truth)
         }
 
@@ -515,15 +580,14 @@ class Group:
         return [one for one in self.published.values() if one["state"] == "raised"]
 
     def settled(self, at: int) -> bool:
-        return not self.open() and not truths(self.rule, self.legs)
+        return not self.open() and not truths(self.key, self.legs)
 
     def matched(self) -> bool:
-        facts = Facts(self.rule, self.legs)
-        return facts.any_live() and not facts.missing() and not truths(self.rule, self.legs)
+        return Facts(self.key, self.legs).any_live() and not truths(self.key, self.legs)
 
     def next_instant(self, at: int) -> int | None:
         """The next log time at which something happens if no leg comes."""
-        waits = [self.may_raise_after(truth) for truth in truths(self.rule, self.legs).values()]
+        waits = [self.may_raise_after(truth) for truth in truths(self.key, self.legs).values()]
         later_than_now = [wait + 1 for wait in waits if wait + 1 > at]
         end = self.end_of_life(at)
         if end is not None:
@@ -533,7 +597,8 @@ class Group:
     def end_of_life(self, at: int) -> int | None:
         if self.settled(at):
             return self.last_change + duration(self.rule["keep"]) + 1
-        if self.open():
+        waits = any(self.may_raise_after(one) >= at for one in truths(self.key, self.legs).values())
+        if self.open() and not waits:
             return self.last_change + duration(self.rule["expire"]) + 1
         return None
 
@@ -544,13 +609,10 @@ class Group:
 
     def accept(self, leg: Leg) -> str | None:
         """Take the leg in and judge again; else the reason why it is a dead letter."""
-        reason = unusable(self.rule, leg)
-        if reason is not None:
-            return reason
-        before = Facts(self.rule, self.legs)
-        if before.holds_other_content(leg.event):
+        before = Facts(self.key, self.legs)
+        if not leg.withdraws and before.holds_other_content(leg.event):
             return "id reused"
-        after = Facts(self.rule, [*self.legs, leg])
+        after = Facts(self.key, [*self.legs, leg])
         if after.same_as(before):
             return None
         self.legs.append(leg)
@@ -592,6 +654,7 @@ class Group:
         value = self.key.value
         return {
             "identity": identity,
+            "id": self.id_of(identity),
             "org": self.key.org,
             "rule": self.rule["name"],
             "type": kind,
@@ -603,9 +666,21 @@ class Group:
             "revision": 0,
         }
 
+    def id_of(self, identity: Identity) -> str:
+        kind, side, currency, duplicate = identity
+        if duplicate:
+            return duplicate_id(self.key, self.legs[0].event["id"], side, duplicate)
+        values = self.key.value if isinstance(self.key.value, tuple) else (self.key.value,)
+        words = [self.key.org, self.rule["name"], *values, self.legs[0].event["id"], kind, side]
+        if sums(self.rule) and kind != "CurrencyMismatch":
+            words.append(currency or "")
+        return str(uuid.uuid5(IDS, json.dumps(words, ensure_ascii=False, separators=(",", ":"))))
+
 
 def why(leg: Leg, before: Facts, after: Facts) -> str:
     """The resolution of what this leg makes untrue."""
+    if leg.withdraws:
+        return "superseded"
     if is_adjustment(leg.event):
         return "adjusted"
     name = record_of(leg.event)
@@ -646,8 +721,7 @@ def follow(key: Key, legs: list[Leg], end: int, outcome: Outcome) -> None:
         reason = current.accept(leg)
         if reason is not None:
             outcome.dead_letters.append(reason)
-        if current.legs:
-            group = current
+        group = current if current.legs else None
     pass_time(now, end)
     if group is not None:
         close(group, outcome)
@@ -660,7 +734,7 @@ def close(group: Group, outcome: Outcome) -> None:
     ]
     outcome.matches += group.matched()
     stood = (group.key.org, group.rule["name"], group.key.value)
-    outcome.deadlines.setdefault(stood, []).append(deadlines(group.rule, group.legs))
+    outcome.deadlines.setdefault(stood, []).append(deadlines(group.key, group.legs))
 
 
 # ---- words, amounts, times
@@ -683,7 +757,7 @@ def severity(rule: Rule, truth: Truth) -> str:
 def shown(value: Decimal | str | None, currency: str | None) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    decimals = 0 if currency in NO_DECIMALS else 3 if currency in THREE_DECIMALS else 2
+    decimals = 0 if currency is None or currency in NO_DECIMALS else 3 if currency in THREE_DECIMALS else 2
     if value == 0:
         value = Decimal(0)
     whole, _, fraction = f"{value:f}".partition(".")

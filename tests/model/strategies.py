@@ -4,8 +4,7 @@ Few keys, few records, few times: so the same record is corrected, superseded an
 equal `occurred_at`, `sequence` and ids, and legs fall exactly on a deadline or a millisecond behind it.
 
 Left out are only streams of which the design says nothing: deadlines per side with three sides, duplicates
-of a one-to-many rule, an `expire` shorter than the deadline, adjustments that are not live or have no key, live events
-that have neither key nor amount.
+of a one-to-many rule, a sign on a one-to-one rule.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.model.match_model import Event, Outcome, Rule, duration
+from tests.model.match_model import Event, Key, Outcome, Rule, duplicate_id, duration
 
 START = datetime(2026, 3, 6, 10, tzinfo=UTC)  # a Friday, so that a business day ends on Monday
 SOURCES = {"internal": "ledger", "provider": "stripe", "bank": "bank"}
@@ -28,6 +27,7 @@ OCCURRED = [
     "2026-03-06T09:00:00.000002Z",
     "2026-03-06T09:30:00Z",
 ]
+SIGN_BY = {"by": "attrs.direction", "credit": 1, "debit": -1}
 LONG = "3650d"
 
 
@@ -75,24 +75,29 @@ def rules(draw: st.DrawFn) -> Rule:
     per_side = [{"internal": "1h", "provider": "24h"}, {"internal": "24h", "provider": "1h"}]
     deadline = draw(st.sampled_from(same_deadline + (per_side if len(names) == 2 else [])))
     duplicates = draw(st.sampled_from([names, names, names[1:], []]))
+    allowance = draw(
+        st.sampled_from([{}, {}, {"tolerance": "0.01"}, {"percent": "0.5"}, {"tolerance": "0.01", "percent": "1"}])
+    )
+    compare = {
+        **draw(st.sampled_from([{"amount": allowance}] * 9 + [{}])),
+        **draw(st.sampled_from([{"currency": {}}] * 9 + [{}])),
+        **draw(st.sampled_from([{}, {"status": {}}, {"status": {"map": {"provider": {"paid": "succeeded"}}}}])),
+    }
+    sides: dict[str, Any] = {name: {"source": SOURCES[name], "type": ["payment.*"]} for name in names}
+    if cardinality != "one_to_one":
+        sides["provider"]["sign"] = draw(st.sampled_from([1, 1, -1, SIGN_BY]))
+    if draw(st.sampled_from([False] * 5 + [True])):
+        sides["internal"]["live"] = ["succeeded", "paid"]
     return {
         "name": "billing.payments",
         "kind": "match",
-        "sides": {name: {"source": SOURCES[name], "type": ["payment.*"]} for name in names},
+        "sides": sides,
         "key": "refs.payment_id",
-        "compare": {
-            "amount": draw(
-                st.sampled_from(
-                    [{}, {}, {"tolerance": "0.01"}, {"percent": "0.5"}, {"tolerance": "0.01", "percent": "1"}]
-                )
-            ),
-            "currency": {},
-            **draw(st.sampled_from([{}, {"status": {}}, {"status": {"map": {"provider": {"paid": "succeeded"}}}}])),
-        },
+        "compare": compare,
         "deadline": deadline,
         "settle": draw(st.sampled_from(["0s", "0s", "10m"])),
         "keep": draw(st.sampled_from(["1h", "24h", LONG])),
-        "expire": draw(st.sampled_from(["5d", "6d", LONG])),
+        "expire": draw(st.sampled_from(["2h", "5d", "6d", LONG])),
         "cardinality": cardinality,
         "duplicates": [] if cardinality == "one_to_many" else duplicates,
         "severity": {
@@ -110,7 +115,8 @@ def streams(draw: st.DrawFn, rule: Rule, *, law: bool) -> list[Event]:
     slots = sorted(draw(st.lists(slot, min_size=1, max_size=10) | st.lists(slot, min_size=5, max_size=10)))
     events: list[Event] = []
     for number, offset in enumerate(slots):
-        kinds = ["record"] * 14 + ["again"] * 2 + ["adjustment"] * 2 + ([] if law else ["reused", "refused"])
+        kinds = ["record"] * 14 + ["again"] * 2 + ["adjustment"] * 2
+        kinds += [] if law else ["reused", "refused", "offset", "offset"]
         kind = draw(st.sampled_from(kinds))
         event = draw(one_event(rule, kind, f"{draw(st.sampled_from('abz'))}{number}", events))
         events.append(event | {"received_at": at(offset)})
@@ -122,10 +128,13 @@ def one_event(draw: st.DrawFn, rule: Rule, kind: str, new_id: str, before: list[
     if kind == "again" and before:
         return draw(st.sampled_from(before))
     if kind == "reused" and before:
-        return draw(st.sampled_from(before)) | {"amount": "77.00", "currency": "EUR"}
+        other = [{"amount": "77.00", "currency": "EUR"}, {"status": "voided"}, {"record": "r3"}, {"supersedes": "r2"}]
+        return draw(st.sampled_from(before)) | draw(st.sampled_from(other))
     if kind == "refused":
         wrong = draw(st.sampled_from([{"occurred_at": "2099-01-01T00:00:00Z"}, {"amount": "-5.00"}]))
         return draw(records(rule, new_id)) | wrong
+    if kind == "offset" and before:
+        return draw(offsets_of_duplicates(rule, new_id, before))
     return draw(adjustments(rule, new_id) if kind == "adjustment" else records(rule, new_id))
 
 
@@ -148,10 +157,11 @@ def records(draw: st.DrawFn, rule: Rule, new_id: str) -> Event:
         "status": draw(st.sampled_from(STATUSES)),
         "refs": {"payment_id": key} if key else draw(st.sampled_from([{}, {"payment_id": ""}])),
     }
-    if key:
-        absent = draw(st.sampled_from([()] * 20 + [("amount",), ("currency",), ("amount", "currency")]))
-        event |= dict.fromkeys(absent)
-    return present(event)
+    absent = draw(st.sampled_from([()] * 20 + [("amount",), ("currency",), ("amount", "currency")]))
+    direction = draw(st.sampled_from([{"direction": "credit"}, {"direction": "debit"}, {"direction": "sideways"}, {}]))
+    return present(
+        event | dict.fromkeys(absent) | ({"attrs": direction} if rule["cardinality"] != "one_to_one" else {})
+    )
 
 
 @st.composite
@@ -167,9 +177,24 @@ def adjustments(draw: st.DrawFn, rule: Rule, new_id: str) -> Event:
             "occurred_at": draw(st.sampled_from(OCCURRED)),
             "amount": draw(st.sampled_from(["1.00", "-1.00", "-0.01", "100.00"])),
             "currency": draw(st.sampled_from(["EUR", "EUR", "EUR", "USD"])),
+            "status": draw(st.sampled_from([None] * 5 + ["voided"])),
+            "supersedes": draw(st.sampled_from([None] * 12 + ["adj1"])),
             "refs": {"payment_id": draw(st.sampled_from(KEYS)), "discrepancy": "6f1c2a34-0000-5000-8000-000000000001"},
         }
     )
+
+
+@st.composite
+def offsets_of_duplicates(draw: st.DrawFn, rule: Rule, new_id: str, before: list[Event]) -> Event:
+    """An adjustment that names the suspected duplicate that a record of the stream is, or could have been."""
+    event = draw(adjustments(rule, new_id))
+    extra = draw(st.sampled_from(before))
+    side = next(name for name in rule["sides"] if SOURCES[name] == extra["source"])
+    key = extra["refs"].get("payment_id") or "p1"
+    opener = next((one["id"] for one in before if one["refs"].get("payment_id") == key), "")
+    named = duplicate_id(Key(rule, extra["org"], key), opener, side, (extra["source"], extra["record"]))
+    amount = draw(st.sampled_from([f"-{extra.get('amount', '1').removeprefix('-')}", "-1.00"]))
+    return event | {"amount": amount, "source": extra["source"], "refs": {"payment_id": key, "discrepancy": named}}
 
 
 def present(event: Event) -> Event:

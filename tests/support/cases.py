@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 MATCH_CASES = Path(__file__).parent.parent / "cases" / "match.yaml"
+EXTRA_MATCH_CASES = MATCH_CASES.with_name("extra_match.yaml")
+"""Cases of what the first file leaves open; docs/rules.md gives the readings in words."""
 
 _PLACEHOLDER = re.compile(r"<id of (\w+)>")
 

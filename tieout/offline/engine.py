@@ -33,7 +33,8 @@ class OfflineEngine:
         self._packs = packs
         self._core = Core(0)
         self._extractors: dict[str, Extractor] = {}
-        self._keyless: set[tuple[str, bytes]] = set()
+        self._keyless: set[bytes] = set()
+        self._keyed: set[bytes] = set()
         self._offset = 0
 
     def feed(self, event: Event) -> None:
@@ -91,16 +92,14 @@ class OfflineEngine:
         )
 
     def _withdraw_keyless(self, event: Event, extracted: Extracted, received_ms: int) -> None:
-        """Do what alerts does on a running system: a record that now has a key leaves the group it had without one."""
+        """Do what alerts does on a running system: a record seen with and without a key leaves the group without one."""
         for group, leg in extracted.legs:
             if leg.adjusts is not None:
                 continue
             name = read_group_key(group)
             keyless = keyless_group_key(event.org, name.rule, event.source, event.record)
-            if name.keyless:
-                self._keyless.add((event.org, keyless))
-            elif (event.org, keyless) in self._keyless:
-                self._keyless.remove((event.org, keyless))
+            (self._keyless if name.keyless else self._keyed).add(keyless)
+            if keyless in self._keyless and keyless in self._keyed:
                 self._core.apply(keyless, Withdraw(event.source, event.record, 0, received_ms), self._offset)
 
     def _collect(self) -> None:

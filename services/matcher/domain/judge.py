@@ -113,8 +113,8 @@ def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupName)
     adjustments = live_adjustments(group, rule)
     for side, record in extras:
         findings += _duplicate(group, rule, key, side, record, chosen[side], adjustments)
-    if extras and adjustments:
-        own = {_duplicate_id(group, key, rule.sides[side].name, record) for side, record in extras}
+    if adjustments:
+        own = _duplicate_ids(group, rule, key)
         adjustments = [entry for entry in adjustments if entry.adjusts not in own]
     for side in sides.missing:
         reference = chosen[sides.reference]
@@ -134,10 +134,17 @@ def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupName)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
 
 
-def _duplicate_id(group: Group, key: GroupName, side: str, record: Record) -> str:
-    return discrepancy_id(
-        key.org, key.rule, key.key, group.opener, "DuplicateChargeSuspected", side, record.source, record.record
-    )
+def _duplicate_id(group: Group, key: GroupName, side: str, source: str, record: str) -> str:
+    return discrepancy_id(key.org, key.rule, key.key, group.opener, "DuplicateChargeSuspected", side, source, record)
+
+
+def _duplicate_ids(group: Group, rule: MatchRule, key: GroupName) -> set[str]:
+    """Return what any record of the group would be called as a duplicate, whether it is one now or not.
+
+    What was set against a duplicate must not fall back on the side's amount once the extra record has gone.
+    """
+    names = {(record.source, record.record) for record in group.records} | set(group.superseded or ())
+    return {_duplicate_id(group, key, side.name, *name) for side in rule.sides for name in names}
 
 
 def _duplicate(
@@ -151,14 +158,16 @@ def _duplicate(
 ) -> list[Finding]:
     """An extra live record. An adjustment that names this very discrepancy is set against its amount."""
     amount = Decimal(record.amount or 0)
+    entries: list[Record] = []
     if adjustments:
-        own = _duplicate_id(group, key, rule.sides[side].name, record)
+        own = _duplicate_id(group, key, rule.sides[side].name, record.source, record.record)
         entries = [entry for entry in adjustments if entry.adjusts == own and entry.currency == record.currency]
         for entry in entries:
             amount = EXACT.add(amount, Decimal(entry.amount or 0))
         if entries and not amount:
             return []
-    text = format_amount(amount, record.currency)
+    is_known = record.amount is not None or bool(entries)
+    text = format_amount(amount, record.currency) if is_known else None
     return [
         Finding(
             name=f"DuplicateChargeSuspected|{side}|{record.source}|{record.record}",
@@ -166,7 +175,7 @@ def _duplicate(
             side=side,
             expected=text if side == 0 else None,
             actual=None if side == 0 else text,
-            difference=-amount if side == 0 else amount,
+            difference=None if text is None else -amount if side == 0 else amount,
             currency=record.currency,
             records=(record,) if beside is None else (beside, record),
             duplicate=record,
@@ -188,7 +197,9 @@ def _missing(
     there = _total(records, adjustments, reference, currency)
     here = _total([], adjustments, side, currency)
     here_text = format_amount(here, currency) if _adjusted(adjustments, (side,), currency) else None
-    there_text = format_amount(there, currency)
+    # A rule that compares no amounts takes records without one: what is missing is then known, but not its worth.
+    is_known = rule.sums or records[0].amount is not None
+    there_text = format_amount(there, currency) if is_known else None
     first, last = (here, there) if side < reference else (there, here)
     is_adjusted = _adjusted(adjustments, (side, reference), currency)
     if is_adjusted and abs(EXACT.subtract(last, first)) <= rule.allowance(first):
@@ -200,7 +211,7 @@ def _missing(
         side=side,
         expected=here_text if side < reference else there_text,
         actual=there_text if side < reference else here_text,
-        difference=EXACT.subtract(last, first),
+        difference=EXACT.subtract(last, first) if here_text or there_text else None,
         currency=currency,
         records=tuple(records),
         gate=deadline(group, rule, side),
@@ -241,7 +252,7 @@ def _compare(rule: MatchRule, one: Record, other: Record, gate: int, adjustments
                 settles=True,
             )
         )
-    elif rule.compares_amount and one.amount is not None and other.amount is not None:
+    elif _amounts_compare(rule, one, other):
         expected = _total([one], adjustments, one.side, one.currency)
         actual = _total([other], adjustments, side, other.currency)
         difference = EXACT.subtract(actual, expected)
@@ -277,6 +288,13 @@ def _compare(rule: MatchRule, one: Record, other: Record, gate: int, adjustments
             )
         )
     return findings
+
+
+def _amounts_compare(rule: MatchRule, one: Record, other: Record) -> bool:
+    """Tell whether both amounts are known, and in what, where that matters."""
+    if not rule.compares_amount or one.amount is None or other.amount is None:
+        return False
+    return not rule.compares_currency or (one.currency is not None and other.currency is not None)
 
 
 def _status_tells(rule: MatchRule, one: Record, other: Record) -> bool:

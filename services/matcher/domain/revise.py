@@ -210,7 +210,7 @@ def _revision(
 
 
 def _difference(raised: Raised) -> Decimal | None:
-    if raised.type in {"CurrencyMismatch", "StatusMismatch"}:
+    if raised.type in {"CurrencyMismatch", "StatusMismatch"} or (raised.expected is None and raised.actual is None):
         return None
     return EXACT.subtract(Decimal(raised.actual or 0), Decimal(raised.expected or 0))
 

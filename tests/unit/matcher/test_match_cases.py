@@ -1,4 +1,4 @@
-"""Every case of tests/cases/match.yaml through the product's extraction and core."""
+"""Every case of tests/cases/match.yaml and extra_match.yaml through the product's extraction and core."""
 
 from datetime import UTC, datetime
 
@@ -7,16 +7,17 @@ import pytest
 
 from shared.contracts.event import EventRefused, accept, convert_posted, milliseconds
 from shared.rules.load import validate_rules
-from tests.support.cases import Case, differences, load_match_cases, substitute
+from tests.support.cases import EXTRA_MATCH_CASES, Case, differences, load_match_cases, substitute
 from tieout.offline.engine import OfflineEngine
 
-CASES = load_match_cases()
+CASES = load_match_cases() + load_match_cases(EXTRA_MATCH_CASES)
 
 
 def run(case: Case) -> tuple[OfflineEngine, int]:
     engine = OfflineEngine({"billing": validate_rules({"version": 1, "pack": "billing", "rules": case.rules}).rules})
     refused = 0
     for raw in case.events:
+        engine.advance(milliseconds(datetime.fromisoformat(raw["received_at"])))
         event = substitute(raw, lambda kind: next(d.id for d in engine.revisions if d.type == kind))
         try:
             posted = convert_posted(event)

@@ -102,12 +102,15 @@ def test_a_missing_record_whose_currency_is_corrected_is_published_again() -> No
 
 
 def test_a_missing_record_is_missing_with_the_adjusted_amount_of_the_other_side() -> None:
-    """An adjustment on the side that is missing changes nothing: it is no record, and an absent side counts as 0."""
+    """An adjustment on the side that is missing stands in for a record of its amount; no record, and it is null."""
     ledger = event("ledger", "02T10:00:00")
 
-    for source, difference in (("ledger", "-97.00"), ("stripe", "-100.00")):
-        outcome = run([RULE], [ledger, adjustment(source, "02T11:00:00", "-3.00")], "2026-03-04T00:00:00Z")
-        assert told(outcome, "type", "difference") == [("MissingProviderRecord", difference)]
+    for source, expected, actual, difference in (
+        ("ledger", "103.00", None, "-103.00"),
+        ("stripe", "100.00", "3.00", "-97.00"),
+    ):
+        outcome = run([RULE], [ledger, adjustment(source, "02T11:00:00", "3.00")], "2026-03-04T00:00:00Z")
+        assert told(outcome, "expected", "actual", "difference") == [(expected, actual, difference)]
 
 
 def test_an_adjustment_that_is_voided_no_longer_counts() -> None:
