@@ -26,7 +26,7 @@ from services.alerts.adapters.tables import (
 )
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, item_state, transitions
 from services.alerts.domain.period import Period, local_day
-from services.alerts.domain.report import NO_CURRENCY, NotReconciled, PriorRun, Reading, RuleSides
+from services.alerts.domain.report import NO_CURRENCY, NotReconciled, PriorRun, Reading, RuleSides, told_until
 from services.alerts.ports.runs import NewRun, Outcome, Run, RunInHand, RunStatus, StoredReport
 from shared.contracts.discrepancy import Key, LogPosition
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
@@ -187,7 +187,7 @@ class _InHand:
         # Log time may stand still for several results, so only what is before it is known to be whole.
         at = stored_until - LOG_TIME_STEP
         prior = await self._prior_runs()
-        found = await self._items(at, since=min([at, *(one.at for one in prior)]))
+        found = await self._items(at, since=min([at, *told_until(prior).values()]))
         histories = await self._histories(at)
         reading = Reading(
             at=at,
@@ -263,11 +263,14 @@ class _InHand:
         found: list[list[ItemState]] = []
         last = None
         result = await self._connection.stream(statement, execution_options={"yield_per": ROWS_AT_ONCE})
-        async for row in result:
-            if row.id != last:
-                found.append([])
-                last = row.id
-            found[-1].append(item_state(_item(row)))
+        try:
+            async for row in result:
+                if row.id != last:
+                    found.append([])
+                    last = row.id
+                found[-1].append(item_state(_item(row)))
+        finally:
+            await result.close()
         return found
 
     async def _histories(self, at: datetime) -> list[DiscrepancyHistory]:

@@ -224,6 +224,14 @@ def is_closed(period: Period, progress: datetime | None, cut_at: datetime | None
     return cut_at is None or progress > cut_at
 
 
+def told_until(earlier: Sequence[PriorRun]) -> dict[Period, datetime]:
+    """Return per complete period the log time up to which its own run or a later one has told what changed in it."""
+    return {
+        run.period: max([run.at, *(later.at for later in earlier if later.period.start >= run.period.end)])
+        for run in earlier
+    }
+
+
 def gap_of(item: ItemState) -> dict[str, Decimal]:
     """Return last side's - first side's live amount per currency, zero ones included."""
     first, last = _amounts(item.first), _amounts(item.last)
@@ -489,10 +497,7 @@ def _prior_period(rule: RuleSides, period: Period, reading: Reading) -> list[Pri
     earlier = [run for run in reading.prior_runs if run.period.end <= period.start]
     if not earlier:
         return []
-    told = {
-        run.period: max([run.at, *(later.at for later in earlier if later.period.start >= run.period.end)])
-        for run in earlier
-    }
+    told = told_until(earlier)
     past = max(run.period.end for run in earlier)
     changes: list[tuple[datetime, str, PriorChange]] = []
     for revisions in reading.items:

@@ -22,6 +22,7 @@ POLL_S = 0.5
 """Between two looks while a request waits; the matcher's progress comes every second."""
 UNFINISHED_MAX = 100
 """Runs looked at in one round of the scheduler: a day's runs of a hundred organisations."""
+NO_PROGRESS_YET = "the sink has not stored progress of every partition yet"
 
 _STATUS: dict[str, RunStatus] = {"provisional": "running", "complete": "completed", "incomplete": "incomplete"}
 
@@ -102,12 +103,12 @@ class Runs:
         async with self.store.in_hand(run) as hand:
             if hand is None:
                 return await self.store.run(run.org, run.id) or run
-            stored = await hand.reading()
-            if stored is None:
-                return await hand.note("running", "the sink has not stored progress of every partition yet", self.now())
             try:
+                stored = await hand.reading()
+                if stored is None:
+                    return await hand.note("running", NO_PROGRESS_YET, self.now())
                 outcome = await asyncio.to_thread(compute, hand.run, *stored)
-            except (ArithmeticError, ValueError, LookupError, AssertionError) as error:
+            except (ArithmeticError, ValueError, LookupError, AssertionError, msgspec.MsgspecError) as error:
                 # A fault in stored data must be seen on the run, and must not stop the runs of others.
                 fault = f"the report could not be computed: {type(error).__name__}: {error}"
                 return await hand.note("failed", fault, self.now())
