@@ -27,6 +27,8 @@ class AlertsSettings(ServiceSettings):
     """Longest wait for records; an idle sink beats its heart this often."""
     sink_retry_pause_s: float = Field(default=1.0, gt=0, le=60)
     """Between two tries while PostgreSQL or Kafka is away."""
+    sink_rebuild: bool = False
+    """Store what the topics hold at the first start on an empty database without telling any endpoint about it."""
     outbox_poll_s: float = Field(default=0.5, gt=0, le=60)
     """How often records for Kafka are looked for: a revoked key must reach ingest within 5 s."""
     reconciliation_daily_token: SecretStr | None = Field(default=None, validation_alias="RECONCILIATION_DAILY_TOKEN")

@@ -85,7 +85,8 @@ discrepancies = Table(
     Column("key", JSONB, nullable=False, comment="a string for a key of one field, else a list"),
     Column("side", Text),
     Column("account", Text),
-    Column("sides", JSONB, nullable=False),
+    # JSON, not JSONB, which would sort the sides: their order says which one is expected.
+    Column("sides", JSON, nullable=False),
     Column("duplicate", Text),
     Column("expected", Text, comment="as published: an amount, or the status or currency that differs"),
     Column("actual", Text),
@@ -133,7 +134,8 @@ discrepancy_revisions = Table(
     Column("resolution", Text),
     Column("expired", Boolean, nullable=False),
     Column("explanation", Text, nullable=False),
-    Column("sides", JSONB, nullable=False),
+    # JSON, not JSONB, which would sort the sides: their order says which one is expected.
+    Column("sides", JSON, nullable=False),
     comment="every revision as it was stored; append-only",
 )
 

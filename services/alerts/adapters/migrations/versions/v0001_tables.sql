@@ -48,7 +48,7 @@ CREATE TABLE discrepancies (
     key JSONB NOT NULL,
     side TEXT,
     account TEXT,
-    sides JSONB NOT NULL,
+    sides JSON NOT NULL,
     duplicate TEXT,
     expected TEXT,
     actual TEXT,
@@ -121,7 +121,7 @@ CREATE TABLE discrepancy_revisions (
     resolution TEXT,
     expired BOOLEAN NOT NULL,
     explanation TEXT NOT NULL,
-    sides JSONB NOT NULL,
+    sides JSON NOT NULL,
     CONSTRAINT discrepancy_revisions_pkey PRIMARY KEY (id, log_offset, revision)
 );
 

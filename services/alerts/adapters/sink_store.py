@@ -1,0 +1,432 @@
+"""The sink's tables: fenced transactions, COPY into temporary tables, then INSERT … ON CONFLICT."""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.domain.moved import Holder
+from services.alerts.domain.names import name_id
+from services.alerts.domain.settled import StoredItem
+from services.alerts.domain.triage import Facts, Standing
+from services.alerts.ports.sink import (
+    Fenced,
+    Outgoing,
+    Place,
+    Span,
+    StoredItemRevision,
+    StoredRevision,
+    Subscription,
+    Writes,
+)
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.discrepancy import Check, Discrepancy, Key, LogPosition, SideEvidence
+from shared.contracts.inbox import WithdrawRequested, encode_inbox
+from shared.contracts.item import ItemSide
+from shared.ids import canonical
+
+_json = msgspec.json.Encoder().encode
+_read_key = msgspec.json.Decoder(Key).decode
+_read_facts = msgspec.json.Decoder(Facts).decode
+_read_item_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
+_read_sides = msgspec.json.Decoder(dict[str, SideEvidence | None]).decode
+
+_FENCE = """
+UPDATE sink_offsets s SET next_offset = b.end_ FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
+    AS b(topic, partition, start, end_)
+WHERE s.topic = b.topic AND s.partition = b.partition AND s.next_offset = b.start
+RETURNING s.topic, s.partition, s.live_offset"""
+
+_STANDINGS = """
+SELECT id::text, status, state, revision, log_offset, type, expected, actual, currency, resolution, status_at,
+       assignee, reason, accepted::text, reopened
+FROM discrepancies WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"""
+
+_GROUP_ITEMS = """
+SELECT id::text, group_id::text, revision, log_offset, status, live, discrepancies = '[]' AS quiet, sides::text, reopened_offset
+FROM items WHERE group_id = ANY($1::uuid[])"""
+
+_HOLDERS = """
+SELECT r.record_id::text, r.group_id::text, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time
+FROM item_records r JOIN items i ON i.id = r.item_id WHERE r.record_id = ANY($1::uuid[])"""
+
+_DISCREPANCIES = """
+SELECT id::text, revision, state, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate, expected, actual,
+       difference, currency, raised_at, resolved_at, resolution, expired, explanation, log_partition, log_offset, log_time
+FROM discrepancies WHERE id = ANY($1::uuid[])"""
+
+_SUBSCRIPTIONS = """
+SELECT id::text, org, types, severity_min, created_at FROM webhook_endpoints WHERE disabled_at IS NULL"""
+
+_DISCREPANCY = (
+    "id", "org", "group_id", "revision", "state", "status", "rule", "pack", "type", "severity", "key", "side", "account",
+    "sides", "duplicate", "expected", "actual", "difference", "currency", "raised_at", "resolved_at", "resolution",
+    "expired", "explanation", "log_partition", "log_offset", "log_time", "assignee", "reason", "accepted", "reopened",
+    "status_at",
+)  # fmt: skip
+_DISCREPANCY_REVISION = (
+    "id", "log_offset", "revision", "log_partition", "log_time", "org", "rule", "state", "type", "severity", "expected",
+    "actual", "difference", "currency", "raised_at", "resolved_at", "resolution", "expired", "explanation", "sides",
+)  # fmt: skip
+_ITEM = (
+    "id", "org", "group_id", "revision", "status", "rule", "pack", "key", "sides", "discrepancies", "at", "occurred_at",
+    "live", "log_partition", "log_offset", "log_time", "reopened_offset",
+)  # fmt: skip
+_ITEM_REVISION = (
+    "id", "log_offset", "revision", "log_partition", "log_time", "org", "rule", "pack", "key", "status", "sides",
+    "discrepancies", "at", "occurred_at", "live",
+)  # fmt: skip
+_CHECK = (
+    "id", "org", "rule", "pack", "key", "code", "result", "currency", "as_of", "expected", "actual", "difference",
+    "log_partition", "log_offset", "log_time",
+)  # fmt: skip
+_LOG = (
+    "org", "discrepancy_id", "at", "actor", "action", "from_status", "to_status", "assignee", "reason", "notes", "revision",
+)  # fmt: skip
+_OUTBOX = (
+    "org", "endpoint_id", "kind", "discrepancy_id", "revision", "log_offset", "message_id", "type", "severity", "payload",
+    "traceparent",
+)  # fmt: skip
+_RECORD = ("record_id", "item_id", "group_id", "org")
+
+
+def _list(columns: Iterable[str]) -> str:
+    return ", ".join(columns)
+
+
+def _upsert(table: str, columns: tuple[str, ...]) -> str:
+    sets = _list(f"{column} = EXCLUDED.{column}" for column in columns if column != "id")
+    # Newer wins by place in the log first: a key that comes back after `keep` starts at revision 1 again.
+    return (
+        f"INSERT INTO {table} ({_list(columns)}) SELECT {_list(columns)} FROM stage_{table} WHERE last "  # noqa: S608 - constants
+        f"ON CONFLICT (id) DO UPDATE SET {sets} "
+        f"WHERE ({table}.log_offset, {table}.revision) < (EXCLUDED.log_offset, EXCLUDED.revision)"
+    )
+
+
+def _append(table: str, columns: tuple[str, ...], stage: str) -> str:
+    return (
+        f"INSERT INTO {table} ({_list(columns)}) SELECT {_list(columns)} FROM {stage} "  # noqa: S608 - constants
+        "ON CONFLICT DO NOTHING"
+    )
+
+
+_STAGES = ("discrepancies", "items", "checks", "outbox")
+_UPSERT_DISCREPANCIES = _upsert("discrepancies", _DISCREPANCY)
+_APPEND_DISCREPANCY_REVISIONS = _append("discrepancy_revisions", _DISCREPANCY_REVISION, "stage_discrepancies")
+_UPSERT_ITEMS = _upsert("items", _ITEM)
+_APPEND_ITEM_REVISIONS = _append("item_revisions", _ITEM_REVISION, "stage_items")
+_APPEND_CHECKS = _append("checks", _CHECK, "stage_checks")
+_APPEND_OUTBOX = _append("outbox", _OUTBOX, "stage_outbox")
+
+
+class PostgresSink:
+    """`SinkStore` over PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self, spans: Sequence[Span]) -> AsyncIterator["PostgresSinkTransaction"]:
+        try:
+            async with self._database.transaction(EVERY_ORG) as connection:
+                driver = await _driver(connection)
+                live = await _fence(driver, spans)
+                yield PostgresSinkTransaction(driver, live)
+        except asyncpg.DeadlockDetectedError as error:
+            raise Fenced("another sink works on the same places") from error
+
+    async def open_places(self, begin: Mapping[Place, int], live: Mapping[Place, int]) -> dict[Place, int]:
+        rows = [(place.topic, place.partition, offset, live.get(place, 0)) for place, offset in begin.items()]
+        async with self._database.transaction(EVERY_ORG) as connection:
+            driver = await _driver(connection)
+            await driver.executemany(
+                "INSERT INTO sink_offsets (topic, partition, next_offset, live_offset) VALUES ($1, $2, $3, $4) "
+                "ON CONFLICT DO NOTHING",
+                rows,
+            )
+            known = await driver.fetch("SELECT topic, partition, next_offset FROM sink_offsets")
+        stored = {Place(row["topic"], row["partition"]): int(row["next_offset"]) for row in known}
+        return {place: stored[place] for place in begin}
+
+    async def skip_to(self, place: Place, stored: int, begin: int) -> None:
+        moved = (
+            "UPDATE sink_offsets SET next_offset = :begin WHERE topic = :t AND partition = :p AND next_offset = :stored"
+        )
+        async with self._database.transaction(EVERY_ORG) as connection:
+            values = {"begin": begin, "t": place.topic, "p": place.partition, "stored": stored}
+            await connection.execute(text(moved), values)
+
+
+async def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def _fence(driver: "asyncpg.Connection[Any]", spans: Sequence[Span]) -> dict[Place, int]:
+    rows = await driver.fetch(
+        _FENCE,
+        [span.place.topic for span in spans],
+        [span.place.partition for span in spans],
+        [span.start for span in spans],
+        [span.end for span in spans],
+    )
+    live = {Place(row["topic"], row["partition"]): int(row["live_offset"]) for row in rows}
+    taken = [span for span in spans if span.place not in live]
+    if taken:
+        first = taken[0]
+        raise Fenced(f"{first.place.topic}[{first.place.partition}] is no longer at {first.start}: another sink has it")
+    return live
+
+
+class PostgresSinkTransaction:
+    """`SinkTransaction` on one connection."""
+
+    def __init__(self, driver: "asyncpg.Connection[Any]", live_offsets: Mapping[Place, int]) -> None:
+        self._driver = driver
+        self.live_offsets = live_offsets
+
+    async def standings(self, ids: Collection[str]) -> dict[str, Standing]:
+        rows = await self._driver.fetch(_STANDINGS, list(ids))
+        return {row["id"]: standing_of(row) for row in rows}
+
+    async def group_items(self, group_ids: Collection[str]) -> dict[str, list[StoredItem]]:
+        groups: dict[str, list[StoredItem]] = {}
+        for row in await self._driver.fetch(_GROUP_ITEMS, list(group_ids)):
+            groups.setdefault(row["group_id"], []).append(_stored_item(row))
+        return groups
+
+    async def holders(self, record_ids: Collection[str]) -> dict[str, list[Holder]]:
+        holders: dict[str, list[Holder]] = {}
+        for row in await self._driver.fetch(_HOLDERS, list(record_ids)):
+            holders.setdefault(row["record_id"], []).append(_holder(row))
+        return holders
+
+    async def discrepancies(self, ids: Collection[str]) -> dict[str, Discrepancy]:
+        return {row["id"]: _discrepancy(row) for row in await self._driver.fetch(_DISCREPANCIES, list(ids))}
+
+    async def subscriptions(self) -> Sequence[Subscription]:
+        return [
+            Subscription(
+                endpoint_id=row["id"],
+                org=row["org"],
+                types=list(row["types"]),
+                severity_min=row["severity_min"],
+                created_at=row["created_at"],
+            )
+            for row in await self._driver.fetch(_SUBSCRIPTIONS)
+        ]
+
+    async def write(self, writes: Writes) -> None:
+        await self._write_discrepancies(writes)
+        await self._write_items(writes)
+        if writes.checks:
+            await self._stage("checks", _CHECK, [_check_row(c.place, c.offset, c.check) for c in writes.checks])
+            await self._driver.execute(_APPEND_CHECKS)
+        if writes.outgoing:
+            await self._stage("outbox", _OUTBOX, [_outbox_row(o) for o in writes.outgoing])
+            await self._driver.execute(_APPEND_OUTBOX)
+        await self._write_topic_outbox(writes)
+        await self._write_progress(writes.progress)
+
+    async def _write_discrepancies(self, writes: Writes) -> None:
+        if not writes.revisions:
+            return
+        await self._stage("discrepancies", (*_DISCREPANCY, "last"), [_discrepancy_row(r) for r in writes.revisions])
+        await self._driver.execute(_APPEND_DISCREPANCY_REVISIONS)
+        await self._driver.execute(_UPSERT_DISCREPANCIES)
+        if writes.log:
+            rows = [
+                (
+                    entry.org, entry.discrepancy_id, entry.row.at, entry.row.actor, entry.row.action,
+                    entry.row.from_status, entry.row.to_status, entry.row.assignee, entry.row.reason, entry.row.notes,
+                    entry.row.revision,
+                )
+                for entry in writes.log
+            ]  # fmt: skip
+            await self._driver.executemany(_insert("action_log", _LOG), rows)
+
+    async def _write_items(self, writes: Writes) -> None:
+        if writes.items:
+            await self._stage("items", (*_ITEM, "last"), [_item_row(r) for r in writes.items])
+            await self._driver.execute(_APPEND_ITEM_REVISIONS)
+            await self._driver.execute(_UPSERT_ITEMS)
+        if writes.repeated:
+            await self._driver.executemany(
+                "UPDATE items SET reopened_offset = $2 WHERE id = $1::uuid", list(writes.repeated.items())
+            )
+        if writes.leaves:
+            await self._driver.executemany(
+                "DELETE FROM item_records WHERE record_id = $1 AND item_id = $2",
+                [(held.record_id, held.item_id) for held in writes.leaves],
+            )
+        if writes.holds:
+            columns = [[getattr(held, name) for held in writes.holds] for name in _RECORD]
+            await self._driver.execute(
+                f"INSERT INTO item_records ({_list(_RECORD)}) "  # noqa: S608 - constants
+                "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) ON CONFLICT DO NOTHING",
+                *columns,
+            )
+
+    async def _write_topic_outbox(self, writes: Writes) -> None:
+        rows = [_withdrawal_row(w) for w in writes.withdrawals] + [_dead_letter_row(d) for d in writes.unreadable]
+        if rows:
+            await self._driver.executemany(_insert("topic_outbox", ("org", "topic", "key", "value")), rows)
+
+    async def _write_progress(self, progress: Mapping[Place, LogPosition]) -> None:
+        if not progress:
+            return
+        await self._driver.execute(
+            "INSERT INTO progress (topic, partition, log_time, log_offset) "
+            "SELECT * FROM unnest($1::text[], $2::int[], $3::timestamptz[], $4::bigint[]) "
+            "ON CONFLICT (topic, partition) DO UPDATE SET log_time = EXCLUDED.log_time, log_offset = EXCLUDED.log_offset "
+            "WHERE progress.log_offset <= EXCLUDED.log_offset",
+            [place.topic for place in progress],
+            [place.partition for place in progress],
+            [log.time for log in progress.values()],
+            [log.offset for log in progress.values()],
+        )
+
+    async def _stage(self, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+        """COPY `rows` into the table's stage, which is empty again after the transaction."""
+        assert table in _STAGES
+        last = ", false AS last" if "last" in columns else ""
+        await self._driver.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} ON COMMIT DELETE ROWS "  # noqa: S608 - constants
+            f"AS SELECT *{last} FROM {table} WITH NO DATA"
+        )
+        await self._driver.copy_records_to_table(f"stage_{table}", records=rows, columns=list(columns))
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    values = _list(f"${number}" for number in range(1, len(columns) + 1))
+    return f"INSERT INTO {table} ({_list(columns)}) VALUES ({values})"  # noqa: S608 - constants
+
+
+def standing_of(row: Mapping[str, Any]) -> Standing:
+    """Read the triage columns of a discrepancy."""
+    accepted = row["accepted"]
+    return Standing(
+        status=row["status"],
+        state=row["state"],
+        revision=row["revision"],
+        log_offset=row["log_offset"],
+        facts=Facts(row["type"], row["expected"], row["actual"], row["currency"]),
+        resolution=row["resolution"],
+        status_at=row["status_at"],
+        assignee=row["assignee"],
+        reason=row["reason"],
+        accepted=_read_facts(accepted) if accepted else None,
+        reopened=row["reopened"],
+    )
+
+
+def _stored_item(row: Mapping[str, Any]) -> StoredItem:
+    return StoredItem(
+        id=row["id"],
+        group_id=row["group_id"],
+        revision=row["revision"],
+        log_offset=row["log_offset"],
+        settled=row["status"] == "matched" or (not row["live"] and row["quiet"]),
+        sides=_read_item_sides(row["sides"]),
+        reopened_offset=row["reopened_offset"],
+    )
+
+
+def _log(row: Mapping[str, Any]) -> LogPosition:
+    return LogPosition(partition=row["log_partition"], offset=row["log_offset"], time=row["log_time"])
+
+
+def _holder(row: Mapping[str, Any]) -> Holder:
+    return Holder(
+        group_id=row["group_id"],
+        org=row["org"],
+        rule=row["rule"],
+        pack=row["pack"],
+        key=_read_key(row["key"]),
+        log=_log(row),
+    )
+
+
+def _discrepancy(row: Mapping[str, Any]) -> Discrepancy:
+    return Discrepancy(
+        id=row["id"],
+        revision=row["revision"],
+        state=row["state"],
+        org=row["org"],
+        rule=row["rule"],
+        pack=row["pack"],
+        type=row["type"],
+        severity=row["severity"],
+        key=_read_key(row["key"]),
+        side=row["side"],
+        account=row["account"],
+        sides=_read_sides(row["sides"]),
+        duplicate=row["duplicate"],
+        expected=row["expected"],
+        actual=row["actual"],
+        difference=None if row["difference"] is None else format(row["difference"], "f"),
+        currency=row["currency"],
+        raised_at=row["raised_at"],
+        resolved_at=row["resolved_at"],
+        resolution=row["resolution"],
+        expired=row["expired"],
+        explanation=row["explanation"],
+        log=_log(row),
+    )
+
+
+def _number(value: str | None) -> Decimal | None:
+    return None if value is None else Decimal(value)
+
+
+def _discrepancy_row(revision: StoredRevision) -> tuple[Any, ...]:
+    found, standing = revision.found, revision.standing
+    return (
+        found.id, found.org, revision.group_id, found.revision, found.state, standing.status, found.rule, found.pack,
+        found.type, found.severity, _json(found.key).decode(), found.side, found.account, _json(found.sides).decode(),
+        found.duplicate, found.expected, found.actual, _number(found.difference), found.currency, found.raised_at,
+        found.resolved_at, found.resolution, found.expired, found.explanation, found.log.partition, found.log.offset,
+        found.log.time, standing.assignee, standing.reason,
+        None if standing.accepted is None else _json(standing.accepted).decode(), standing.reopened, standing.status_at,
+        revision.last,
+    )  # fmt: skip
+
+
+def _item_row(revision: StoredItemRevision) -> tuple[Any, ...]:
+    item = revision.item
+    return (
+        item.id, item.org, revision.group_id, item.revision, item.status, item.rule, item.pack, _json(item.key).decode(),
+        _json(item.sides).decode(), _json(item.discrepancies).decode(), item.at, item.occurred_at, item.live,
+        item.log.partition, item.log.offset, item.log.time, None, revision.last,
+    )  # fmt: skip
+
+
+def _check_row(place: Place, offset: int, check: Check) -> tuple[Any, ...]:
+    return (
+        name_id(place.topic, str(place.partition), str(offset)), check.org, check.rule, check.pack,
+        _json(check.key).decode(), check.code, check.result, check.currency, check.as_of, check.expected, check.actual,
+        _number(check.difference), check.log.partition, check.log.offset, check.log.time,
+    )  # fmt: skip
+
+
+def _outbox_row(outgoing: Outgoing) -> tuple[Any, ...]:
+    message = outgoing.message
+    return (
+        outgoing.org, outgoing.endpoint_id, message.kind, outgoing.discrepancy_id, outgoing.revision, outgoing.log_offset,
+        message.message_id, message.type, message.severity, message.payload, outgoing.traceparent,
+    )  # fmt: skip
+
+
+def _withdrawal_row(request: WithdrawRequested) -> tuple[Any, ...]:
+    key = canonical([request.org, request.source, request.record])
+    return request.org, "inbox", key, encode_inbox(request)
+
+
+def _dead_letter_row(letter: DeadLetter) -> tuple[Any, ...]:
+    return letter.org or EVERY_ORG, "dead-letters", letter.id.encode(), _json(letter)

@@ -1,0 +1,329 @@
+"""Reads the matcher's results and hands them on batch by batch; places live in PostgreSQL, not in the consumer group.
+
+The consumer group only shares the partitions among sinks. A partition that is assigned stays paused until its place was
+read; a batch moves the place only from where this process believes it to be. A process that was presumed dead (a long
+pause, a lost network) finds its places moved on, stores nothing and joins again.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, SinkStore, Span
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Progress
+from shared.contracts.event import from_milliseconds
+from shared.contracts.item import Item
+from shared.errors import DependencyAway, UsageError
+from shared.ids import NAMESPACE, canonical
+from shared.kafka.client import BULK_FETCH, consumer
+from shared.kafka.settings import KafkaSettings
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import counter, gauge, histogram
+
+RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
+GROUP_COMMIT_S: Final = 5.0
+"""How often the group's offsets are set, for lag displays only."""
+FENCED_PAUSE_S: Final = 1.0
+"""Before joining again, so that two sinks do not take a partition from each other for ever."""
+AHEAD_S_MAX: Final = 15.0
+"""A broker that restarts knows the end of its topics again within seconds."""
+
+_read_discrepancy = msgspec.json.Decoder(Discrepancy).decode
+_read_item = msgspec.json.Decoder(Item).decode
+_read_check = msgspec.json.Decoder(Check).decode
+_read_progress = msgspec.json.Decoder(Progress).decode
+
+log = structlog.get_logger()
+
+StoreBatch = Callable[[Batch], Awaitable[None]]
+
+
+class PlaceAhead(UsageError):
+    """PostgreSQL holds more of a topic than the topic has: another Kafka, or a topic that was made anew."""
+
+
+class SinkLoop:
+    """One sink process. `rebuild`: what the topics hold now is stored without telling any endpoint."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        sink: SinkStore,
+        store: StoreBatch,
+        health: Health,
+        *,
+        group: str,
+        instance_id: str | None = None,
+        batch_records_max: int = 4_000,
+        poll_ms: int = 200,
+        retry_pause_s: float = 1.0,
+        rebuild: bool = False,
+    ) -> None:
+        self._kafka = kafka
+        self._sink = sink
+        self._store = store
+        self._health = health
+        self._group = group
+        self._instance_id = instance_id
+        self._batch_records_max = batch_records_max
+        self._poll_ms = poll_ms
+        self._retry_pause_s = retry_pause_s
+        self._rebuild = rebuild
+        self._places: dict[TopicPartition, int] = {}
+        """Where each partition goes on; only partitions in it are read."""
+        self._unplaced: set[TopicPartition] = set()
+        self._committed_at = 0.0
+        self._ahead_since: float | None = None
+
+    async def run(self) -> None:
+        """Read and store until cancelled; waits while Kafka or PostgreSQL is away.
+
+        Raises:
+            PlaceAhead: the places in PostgreSQL belong to another Kafka.
+        """
+        self._health.watch("sink")
+        while True:
+            try:
+                await self._member()
+            except Fenced as error:
+                log.warning("the sink was fenced and joins again", reason=str(error))
+                await asyncio.sleep(FENCED_PAUSE_S)
+            except (KafkaError, OSError, DependencyAway) as error:
+                log.warning("the sink waits", reason=f"{type(error).__name__}: {error}")
+                await self._pause()
+
+    async def _member(self) -> None:
+        client = self._consumer()
+        self._places.clear()
+        self._unplaced.clear()
+        await client.start()
+        try:
+            client.subscribe(
+                [self._kafka.topic_prefix + name for name in RESULT_TOPICS], listener=_Assignment(self, client)
+            )
+            while True:
+                self._health.heartbeat("sink")
+                await self._round(client)
+        finally:
+            await _stopped(client)
+
+    def _consumer(self) -> AIOKafkaConsumer:
+        bulk: dict[str, Any] = dict(BULK_FETCH)
+        return consumer(
+            self._kafka, group=self._group, group_instance_id=self._instance_id, auto_offset_reset="none", **bulk
+        )
+
+    async def _round(self, client: AIOKafkaConsumer) -> None:
+        if self._unplaced:
+            await self._place(client)
+        records = await client.getmany(timeout_ms=self._poll_ms, max_records=self._batch_records_max)
+        batch, ends = self._batch(records)
+        if not batch.spans:
+            return
+        started = time.perf_counter()
+        try:
+            await self._store(batch)
+        except DependencyAway as error:
+            # It may have committed before it went away: the places are read again.
+            log.warning("a batch was not stored and is read again", reason=str(error))
+            self._give_back(client, ends)
+            await self._pause()
+            return
+        histogram("tieout_alerts_sink_batch_seconds").observe(time.perf_counter() - started)
+        for partition, end in ends.items():
+            if partition in self._places:
+                self._places[partition] = end
+        self._show(client, records)
+        await self._commit_for_display(client)
+
+    def _give_back(self, client: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
+        partitions = [partition for partition in ends if partition in client.assignment()]
+        client.pause(*partitions)
+        for partition in partitions:
+            self._places.pop(partition, None)
+            self._unplaced.add(partition)
+
+    async def _pause(self) -> None:
+        self._health.heartbeat("sink")
+        await asyncio.sleep(self._retry_pause_s)
+
+    async def _place(self, client: AIOKafkaConsumer) -> None:
+        """Read the places of newly assigned partitions, go there, and let them flow."""
+        wanted = sorted(self._unplaced)
+        begin = await client.beginning_offsets(wanted)
+        ends = await client.end_offsets(wanted)
+        live = {self._name(p): ends[p] for p in wanted} if self._rebuild else {}
+        try:
+            stored = await self._sink.open_places({self._name(p): begin[p] for p in wanted}, live)
+        except DependencyAway as error:
+            log.warning("the sink waits for its places", reason=str(error))
+            await self._pause()
+            return
+        if self._is_ahead({p: stored[self._name(p)] for p in wanted}, ends):
+            await self._pause()
+            return
+        for partition in wanted:
+            offset = await self._checked(partition, stored[self._name(partition)], begin[partition])
+            if partition not in self._unplaced or partition not in client.assignment():
+                continue
+            client.seek(partition, offset)
+            client.resume(partition)
+            self._places[partition] = offset
+            self._unplaced.discard(partition)
+
+    def _is_ahead(self, stored: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> bool:
+        """Tell whether a topic ends before its place: for a moment after a broker's restart, for ever on a wrong one."""
+        ahead = [partition for partition, offset in stored.items() if offset > ends[partition]]
+        if not ahead:
+            self._ahead_since = None
+            return False
+        now = time.monotonic()
+        self._ahead_since = self._ahead_since or now
+        if now - self._ahead_since < AHEAD_S_MAX:
+            return True
+        partition = ahead[0]
+        raise PlaceAhead(
+            f"PostgreSQL holds {partition.topic}[{partition.partition}] up to offset {stored[partition]}, the topic ends "
+            f"at {ends[partition]}: this database belongs to another Kafka, or the topic was made anew; "
+            "point TIEOUT_KAFKA_BOOTSTRAP_SERVERS or TIEOUT_DATABASE_URL at its counterpart"
+        )
+
+    async def _checked(self, partition: TopicPartition, stored: int, begin: int) -> int:
+        if stored >= begin:
+            return stored
+        log.error(
+            "records are gone that were never stored: the sink was away for longer than the topic keeps them",
+            topic=partition.topic,
+            partition=partition.partition,
+            first_lost=stored,
+            goes_on_at=begin,
+        )
+        await self._sink.skip_to(self._name(partition), stored, begin)
+        return begin
+
+    def _name(self, partition: TopicPartition) -> Place:
+        return Place(partition.topic.removeprefix(self._kafka.topic_prefix), partition.partition)
+
+    def _batch(
+        self, polled: dict[TopicPartition, list[ConsumerRecord[Any, Any]]]
+    ) -> tuple[Batch, dict[TopicPartition, int]]:
+        batch = Batch(spans=[])
+        ends: dict[TopicPartition, int] = {}
+        for partition, records in polled.items():
+            start = self._places.get(partition)
+            fresh = [] if start is None else [record for record in records if record.offset >= start]
+            if start is None or not fresh:
+                continue
+            place = self._name(partition)
+            ends[partition] = fresh[-1].offset + 1
+            batch.spans.append(Span(place, start, ends[partition]))
+            for record in fresh:
+                read(place, record, batch)
+        return batch, ends
+
+    def _show(self, client: AIOKafkaConsumer, polled: dict[TopicPartition, list[ConsumerRecord[Any, Any]]]) -> None:
+        for partition, records in polled.items():
+            place = self._name(partition)
+            counter("tieout_alerts_sink_rows_total").labels(place.topic).inc(len(records))
+            end, here = client.highwater(partition), self._places.get(partition)
+            if end is not None and here is not None:
+                gauge("tieout_alerts_sink_lag_records").labels(place.topic, place.partition).set(max(end - here, 0))
+
+    async def _commit_for_display(self, client: AIOKafkaConsumer) -> None:
+        if time.monotonic() - self._committed_at < GROUP_COMMIT_S:
+            return
+        self._committed_at = time.monotonic()
+        owned = {p: offset for p, offset in self._places.items() if p in client.assignment()}
+        try:
+            await client.commit(owned)
+        except KafkaError as error:
+            log.debug("the group's offsets were not set", reason=str(error))
+
+    def assigned(self, client: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+        """Hold the partitions until their places are known."""
+        client.pause(*partitions)
+        # All places are read again: another sink may have had them in between.
+        self._places.clear()
+        self._unplaced = set(partitions)
+        self._health.set_ready("sink")
+
+    def revoked(self) -> None:
+        """Store nothing more for what was taken; a batch under way is fenced where somebody else goes on."""
+        self._places.clear()
+        self._unplaced.clear()
+
+
+class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(self, loop: SinkLoop, client: AIOKafkaConsumer) -> None:
+        self._loop = loop
+        self._client = client
+
+    def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:  # noqa: ARG002 - the protocol's signature
+        self._loop.revoked()
+
+    def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        # Paused first: records could otherwise be fetched before the place is known.
+        self._loop.assigned(self._client, set(assigned))
+
+
+async def _stopped(client: AIOKafkaConsumer) -> None:
+    try:
+        await client.stop()
+    except (KafkaError, OSError) as error:
+        log.warning("the sink's consumer did not stop cleanly", reason=str(error))
+
+
+def read(place: Place, record: "ConsumerRecord[Any, Any]", batch: Batch) -> None:
+    """Put what `record` says into `batch`; what cannot be read is set aside with its place."""
+    if record.value is None:
+        return
+    try:
+        if any(name == "kind" and value == b"progress" for name, value in record.headers):
+            _keep_progress(place, _read_progress(record.value).log, batch)
+        elif place.topic == "discrepancies":
+            batch.discrepancies.append(_found(place, record))
+        elif place.topic == "matches":
+            batch.items.append(_read_item(record.value))
+        else:
+            batch.checks.append(Checked(place, record.offset, _read_check(record.value)))
+    except msgspec.MsgspecError as error:
+        log.warning("a result cannot be read and is set aside", place=place, offset=record.offset, reason=str(error))
+        batch.unreadable.append(_set_aside(place, record, str(error)))
+
+
+def _keep_progress(place: Place, reached: LogPosition, batch: Batch) -> None:
+    batch.progress[place] = reached
+
+
+def _found(place: Place, record: "ConsumerRecord[Any, Any]") -> Found:
+    trace = next((value.decode() for name, value in record.headers if name == "traceparent"), None)
+    return Found(
+        _read_discrepancy(record.value), place, record.offset, from_milliseconds(record.timestamp), traceparent=trace
+    )
+
+
+def _set_aside(place: Place, record: "ConsumerRecord[Any, Any]", reason: str) -> DeadLetter:
+    where = f"{place.topic}[{place.partition}]@{record.offset}"
+    return DeadLetter(
+        id=str(uuid.uuid5(NAMESPACE, canonical(["unreadable", where]).decode())),
+        org=None,
+        source=None,
+        reason="unreadable",
+        detail=f"{where}: {reason}",
+        hint="A build that is newer than this one may have written it: update alerts, then rebuild from the topics.",
+        rule=None,
+        event=None,
+        inbox_partition=place.partition,
+        inbox_offset=record.offset,
+        received_at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        raw=record.value,
+    )

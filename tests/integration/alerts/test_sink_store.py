@@ -1,0 +1,383 @@
+"""Batches stored in a real PostgreSQL: what stands there afterwards, whatever was stored before."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseAway
+from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.domain.triage import Acknowledge, Resolve, act
+from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, Span
+from services.alerts.use_cases.sink import store
+from shared.contracts.discrepancy import Check, Discrepancy
+from shared.contracts.inbox import WithdrawRequested, decode_inbox
+from shared.contracts.item import Item
+from tests.support.results import START, found, item, item_side, log_at, raised_on, record, resolved, side_of, uid
+
+pytestmark = pytest.mark.postgres
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+DISCREPANCIES = Place("discrepancies", 0)
+MATCHES = Place("matches", 0)
+
+
+class Sink:
+    """Stores batches one after the other, each moving both places on by what it holds."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = PostgresSink(database)
+        self.places: dict[Place, int] = {}
+
+    async def open(self, live: int = 0) -> "Sink":
+        begin = {DISCREPANCIES: 0, MATCHES: 0}
+        self.places = await self.store.open_places(begin, dict.fromkeys(begin, live))
+        return self
+
+    async def take(self, *results: Discrepancy | Item, **more: Any) -> None:
+        discrepancies = [r for r in results if isinstance(r, Discrepancy)]
+        start = self.places[DISCREPANCIES]
+        batch = Batch(
+            spans=[Span(place, at, at + max(len(results), 1)) for place, at in self.places.items()],
+            discrepancies=[Found(d, DISCREPANCIES, start + n, NOW) for n, d in enumerate(discrepancies)],
+            items=[r for r in results if isinstance(r, Item)],
+            **more,
+        )
+        await store(self.store, batch, NOW)
+        self.places = {span.place: span.end for span in batch.spans}
+
+    async def rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
+        async with self.database.transaction(EVERY_ORG) as connection:
+            return [dict(row) for row in (await connection.execute(text(query), values)).mappings()]
+
+    async def one(self, query: str, **values: Any) -> dict[str, Any]:
+        (row,) = await self.rows(query, **values)
+        return row
+
+    async def execute(self, query: str, **values: Any) -> None:
+        async with self.database.transaction(EVERY_ORG) as connection:
+            await connection.execute(text(query), values)
+
+    async def current(self) -> dict[str, Any]:
+        return await self.one("SELECT * FROM discrepancies")
+
+    async def person(self, action: Any) -> None:
+        """What the triage API does."""
+        async with self.store.transaction([]) as transaction:
+            (id_,) = [row["id"] for row in await transaction._driver.fetch("SELECT id::text FROM discrepancies")]
+            standing = (await transaction.standings([id_]))[id_]
+            after, _ = act(standing, action, "ann", NOW)
+            accepted = None if after.accepted is None else msgspec.json.encode(after.accepted).decode()
+            await transaction._driver.execute(
+                "UPDATE discrepancies SET status = $1, reason = $2, accepted = $3", after.status, after.reason, accepted
+            )
+
+
+@pytest.fixture
+async def sink(database: Database) -> Sink:
+    return await Sink(database).open()
+
+
+async def test_a_raised_discrepancy_is_stored_whole_and_open(sink: Sink):
+    """Every published field is there; status is open, the log is empty."""
+    await sink.take(found())
+    row = await sink.current()
+    assert (row["status"], row["state"], row["revision"]) == ("open", "raised", 1)
+    assert (row["expected"], row["actual"], str(row["difference"])) == ("100.00", "90.00", "-10.00")
+    assert row["key"] == "pay_1"
+    assert list(row["sides"]) == ["internal", "provider"]
+    assert await sink.rows("SELECT * FROM action_log") == []
+
+
+async def test_the_engine_resolves_with_a_row_in_the_log(sink: Sink):
+    """Status follows the engine's resolve; the log says who."""
+    await sink.take(found())
+    await sink.take(resolved())
+    row = await sink.current()
+    assert (row["status"], row["state"], row["resolution"]) == ("resolved", "resolved", "corrected")
+    log = await sink.one("SELECT actor, action, from_status, to_status, reason FROM action_log")
+    assert log == {
+        "actor": "engine",
+        "action": "engine_resolve",
+        "from_status": "open",
+        "to_status": "resolved",
+        "reason": "corrected",
+    }
+
+
+async def test_several_revisions_of_one_batch_leave_the_last_and_the_whole_history(sink: Sink):
+    """Raise, resolve and raise again in one batch: current is the third, history has all."""
+    await sink.take(found(), resolved(), found(revision=3, offset=12))
+    row = await sink.current()
+    assert (row["revision"], row["status"], row["reopened"]) == (3, "open", 1)
+    history = await sink.rows("SELECT revision, state FROM discrepancy_revisions ORDER BY log_offset")
+    assert history == [
+        {"revision": 1, "state": "raised"},
+        {"revision": 2, "state": "resolved"},
+        {"revision": 3, "state": "raised"},
+    ]
+    actions = [row["action"] for row in await sink.rows("SELECT action FROM action_log ORDER BY id")]
+    assert actions == ["engine_resolve", "reopen"]
+
+
+async def test_redelivered_records_change_nothing(sink: Sink):
+    """A rebuild reads everything again: rows, history and log stay as they are."""
+    results = (found(), resolved(), item())
+    await sink.take(*results)
+    before = [
+        await sink.rows(f"SELECT * FROM {t}") for t in ("discrepancies", "items", "action_log", "discrepancy_revisions")
+    ]
+    await sink.take(*results)
+    after = [
+        await sink.rows(f"SELECT * FROM {t}") for t in ("discrepancies", "items", "action_log", "discrepancy_revisions")
+    ]
+    assert before == after
+
+
+async def test_a_persons_resolve_stays_until_the_facts_change(sink: Sink):
+    """A new severity leaves it resolved; a new actual reopens it with a row that says what changed."""
+    await sink.take(found())
+    await sink.person(Acknowledge())
+    await sink.person(Resolve("accepted", "bank fee"))
+    await sink.take(found(revision=2, offset=11, severity="high"))
+    row = await sink.current()
+    assert (row["status"], row["reason"], row["severity"]) == ("resolved", "accepted", "high")
+    await sink.take(found(revision=3, offset=12, actual="80.00", difference="-20.00"))
+    row = await sink.current()
+    assert (row["status"], row["reason"], row["reopened"]) == ("open", None, 1)
+    log = await sink.one("SELECT actor, action, notes FROM action_log")
+    assert log == {
+        "actor": "engine",
+        "action": "reopen",
+        "notes": "changed since it was resolved: actual: 90.00 -> 80.00",
+    }
+
+
+async def test_a_key_that_returns_after_keep_is_not_dropped(sink: Sink):
+    """The same id at revision 1 with a greater log offset is newer than revision 2 before it."""
+    await sink.take(found(), resolved())
+    await sink.take(found(revision=1, offset=500))
+    row = await sink.current()
+    assert (row["revision"], row["log_offset"], row["status"]) == (1, 500, "open")
+
+
+async def test_an_older_place_in_the_log_is_ignored(sink: Sink):
+    """A greater revision from an earlier life of the key does not overwrite the present one."""
+    await sink.take(found(revision=1, offset=500))
+    await sink.take(resolved(revision=9, offset=400))
+    assert (await sink.current())["state"] == "raised"
+
+
+async def test_a_batch_moves_its_places_or_stores_nothing(sink: Sink):
+    """A zombie holds an old place: it is fenced and leaves no row."""
+    zombie = Sink(sink.database)
+    zombie.places = dict(sink.places)
+    await sink.take(found())
+    with pytest.raises(Fenced, match="another sink has it"):
+        await zombie.take(found("d2", key="pay_2"))
+    assert len(await sink.rows("SELECT id FROM discrepancies")) == 1
+
+
+async def test_a_failed_batch_leaves_no_trace(sink: Sink):
+    """A row that PostgreSQL refuses rolls rows, log and places back together."""
+    bad = msgspec.structs.replace(found("d2", key="pay_2"), id="no uuid")
+    with pytest.raises(Exception, match="UUID"):
+        await sink.take(found(), bad)
+    assert await sink.rows("SELECT id FROM discrepancies") == []
+    assert {row["next_offset"] for row in await sink.rows("SELECT next_offset FROM sink_offsets")} == {0}
+    await sink.take(found())
+    assert len(await sink.rows("SELECT id FROM discrepancies")) == 1
+
+
+async def test_two_sinks_of_one_batch_store_it_once(sink: Sink):
+    """Both start at once; one wins, the other is fenced."""
+    other = Sink(sink.database)
+    other.places = dict(sink.places)
+    outcomes = await asyncio.gather(sink.take(found()), other.take(found()), return_exceptions=True)
+    assert sorted(type(o).__name__ for o in outcomes) == ["Fenced", "NoneType"]
+
+
+async def test_progress_never_falls(sink: Sink):
+    """The greatest place reached stays, also when an older one is read again."""
+    await sink.take(progress={MATCHES: log_at(50)})
+    await sink.take(progress={MATCHES: log_at(40)})
+    assert (await sink.one("SELECT log_offset FROM progress"))["log_offset"] == 50
+
+
+async def test_checks_are_stored_once(sink: Sink):
+    """The same topic record read twice is one check."""
+    check = Check(
+        org="acme", rule="r.b", pack="stack", key="acct", code="balance", result="passed", currency="EUR",
+        as_of=START, expected="1.00", actual="1.00", difference="0.00", log=log_at(3),
+    )  # fmt: skip
+    await sink.take(checks=[Checked(Place("checks", 0), 7, check)])
+    await sink.take(checks=[Checked(Place("checks", 0), 7, check)])
+    assert len(await sink.rows("SELECT id FROM checks")) == 1
+
+
+# Endpoints
+
+
+async def endpoint(sink: Sink, name: str = "e1", **changes: Any) -> None:
+    values = {"types": [], "severity_min": "low", "created_at": NOW - timedelta(days=1), "org": "acme"} | changes
+    await sink.execute(
+        "INSERT INTO webhook_endpoints (id, org, url, secret, types, severity_min, created_at) "
+        "VALUES (CAST(:id AS uuid), :org, 'https://example.com', 's', :types, :severity_min, :created_at)",
+        id=uid(name),
+        **values,
+    )
+
+
+async def messages(sink: Sink) -> list[tuple[str, str]]:
+    return [(r["type"], r["severity"]) for r in await sink.rows("SELECT type, severity FROM outbox ORDER BY id")]
+
+
+async def test_endpoints_of_the_org_get_each_revision_once(sink: Sink):
+    """Filters choose; another org's endpoint and one made later get nothing."""
+    await endpoint(sink)
+    await endpoint(sink, "high only", severity_min="high")
+    await endpoint(sink, "missing only", types=["MissingProviderRecord"])
+    await endpoint(sink, "other org", org="other")
+    await endpoint(sink, "made later", created_at=NOW + timedelta(hours=1))
+    await sink.take(found())
+    await sink.take(found())
+    await sink.take(resolved())
+    assert await messages(sink) == [("discrepancy.raised", "medium"), ("discrepancy.resolved", "medium")]
+
+
+async def test_what_a_person_resolved_is_not_alerted_again_unless_it_reopens(sink: Sink):
+    """An update of what was accepted is silent; a changed amount is raised anew."""
+    await endpoint(sink)
+    await sink.take(found())
+    await sink.person(Resolve("accepted"))
+    await sink.take(found(revision=2, offset=11, severity="high"))
+    await sink.take(found(revision=3, offset=12, actual="80.00"))
+    assert await messages(sink) == [("discrepancy.raised", "medium"), ("discrepancy.raised", "medium")]
+
+
+async def test_a_rebuild_tells_nobody(database: Database):
+    """Below the live offset of its place a revision is stored and not sent."""
+    sink = await Sink(database).open(live=1)
+    await endpoint(sink)
+    await sink.take(found())
+    await sink.take(found("d2", key="pay_2"))
+    assert len(await sink.rows("SELECT id FROM discrepancies")) == 2
+    assert len(await messages(sink)) == 1
+
+
+# Settled groups that are repeated
+
+
+def missing(name: str = "d9", *, offset: int, revision: int = 1, **changes: Any) -> Discrepancy:
+    sides = {"internal": side_of(record("pay_1")), "provider": None}
+    values = {"type": "MissingProviderRecord", "sides": sides, "actual": None, "side": "provider"}
+    return found(name, revision, offset=offset, **values | changes)
+
+
+def half(name: str = "i1", *, offset: int, revision: int = 1) -> Item:
+    sides = {"internal": item_side(record("pay_1")), "provider": None}
+    raised = [raised_on(missing(offset=offset))]
+    return item(name, revision, offset=offset, status="discrepant", sides=sides, discrepancies=raised)
+
+
+async def test_a_repeat_of_settled_records_is_stored_as_already_settled(sink: Sink):
+    """The ledger delivers its event again after `keep`: no alarm, and the item stays matched."""
+    await endpoint(sink)
+    await sink.take(item(offset=10))
+    await sink.take(half(offset=900), missing(offset=900))
+    row = await sink.current()
+    assert (row["state"], row["status"], row["resolution"]) == ("resolved", "resolved", "already_settled")
+    assert (await sink.one("SELECT status FROM items"))["status"] == "matched"
+    assert await messages(sink) == []
+    await sink.take(resolved("d9", 2, offset=950, type="MissingProviderRecord"))
+    assert (await sink.current())["resolution"] == "already_settled"
+
+
+async def test_a_repeat_under_another_id_does_not_become_a_second_item(sink: Sink):
+    """The provider's event opens the group this time: its item would count the same money twice."""
+    await sink.take(item(offset=10))
+    await sink.take(half("opened by the other side", offset=900))
+    assert len(await sink.rows("SELECT id FROM items")) == 1
+
+
+async def test_a_new_record_on_a_settled_key_is_raised(sink: Sink):
+    """Trap 21: only repeats are silent."""
+    await sink.take(item(offset=10))
+    news = {"internal": side_of(record("pay_1b")), "provider": None}
+    await sink.take(missing(offset=900, sides=news))
+    assert (await sink.current())["status"] == "open"
+
+
+async def test_a_newer_event_with_another_amount_on_a_settled_key_is_raised(sink: Sink):
+    """The record is known, its content is not."""
+    await sink.take(item(offset=10))
+    changed = side_of(record("pay_1", "70.00", occurred_at=START + timedelta(hours=1)))
+    await sink.take(missing(offset=900, sides={"internal": changed, "provider": None}))
+    assert (await sink.current())["status"] == "open"
+
+
+async def test_a_match_that_is_withdrawn_is_no_repeat(sink: Sink):
+    """The next revision of a live group is stored even though its records are known."""
+    await sink.take(item(offset=10))
+    await sink.take(half(offset=20, revision=2))
+    assert (await sink.one("SELECT status FROM items"))["status"] == "discrepant"
+
+
+# Records under two keys
+
+
+def held(name: str, key: Any, *, offset: int, revision: int = 1, live: int = 1, **changes: Any) -> Item:
+    sides = {"internal": item_side(record("pay_7"), live=live), "provider": None}
+    values = {"key": key, "sides": sides, "status": "discrepant", "live": live > 0}
+    return item(name, revision, offset=offset, **values | changes)
+
+
+async def test_a_record_under_two_keys_has_moved_until_it_leaves_one(sink: Sink):
+    """Raised when the second key shows it live, resolved when the first lets it go."""
+    await sink.take(held("a", "k1", offset=10))
+    await sink.take(held("b", "k2", offset=20))
+    row = await sink.current()
+    assert (row["type"], row["status"], row["key"], row["severity"]) == ("RecordMoved", "open", "k2", "high")
+    assert "under k1 and under k2" in row["explanation"]
+    await sink.take(held("a", "k1", offset=30, revision=2, live=0))
+    row = await sink.current()
+    assert (row["state"], row["status"], row["revision"]) == ("resolved", "resolved", 2)
+    assert len(await sink.rows("SELECT * FROM item_records")) == 1
+
+
+async def test_a_moved_record_is_seen_within_one_batch_too(sink: Sink):
+    """Both items arrive at once; only one discrepancy is made."""
+    await sink.take(held("a", "k1", offset=10), held("b", "k2", offset=20))
+    assert (await sink.current())["type"] == "RecordMoved"
+
+
+@pytest.mark.parametrize("keyless_first", [True, False])
+async def test_a_keyless_record_that_comes_with_a_key_is_withdrawn(sink: Sink, keyless_first: bool):
+    """In either order alerts asks the matcher, through the inbox, to take it out of its keyless group."""
+    both = [held("a", "record:ledger/pay_7", offset=10), held("b", "k2", offset=20)]
+    for part in both if keyless_first else both[::-1]:
+        await sink.take(part)
+    row = await sink.one("SELECT topic, value FROM topic_outbox")
+    assert row["topic"] == "inbox"
+    assert decode_inbox(row["value"]) == WithdrawRequested(
+        org="acme", rule="billing.payments", source="ledger", record="pay_7"
+    )
+    assert await sink.rows("SELECT id FROM discrepancies") == []
+
+
+async def test_a_record_that_is_not_live_has_not_moved(sink: Sink):
+    """A declined attempt under another key is no second payment."""
+    await sink.take(held("a", "k1", offset=10), held("b", "k2", offset=20, live=0))
+    assert await sink.rows("SELECT id FROM discrepancies") == []
+
+
+async def test_a_database_that_is_away_is_said_so():
+    """The error is the one that callers wait on, and names no password."""
+    sink = PostgresSink(Database("postgresql://u:secret@127.0.0.1:1/x"))
+    with pytest.raises(DatabaseAway, match="127.0.0.1:1/x") as error:
+        async with sink.transaction([]):
+            pass
+    assert "secret" not in str(error.value)
