@@ -22,6 +22,8 @@ PLACES: Final = 8
 POLL_S: Final = 1.0
 """How often due retries are looked for; new messages wake the loop at once."""
 AWAY_PAUSE_S: Final = 1.0
+GATHER_S: Final = 0.01
+"""What a burst's next claim may wait; nothing beside the time of a request over a network."""
 END_GRACE_S: Final = 5.0
 """How long a stop waits for requests under way."""
 COUNT_EVERY_S: Final = 15.0
@@ -89,11 +91,14 @@ class Dispatcher:
         try:
             while True:
                 more.clear()
-                claims = await self._dispatch.outbox.claim(endpoint_id, self._places - len(running))
+                room = self._places - len(running)
+                claims = await self._dispatch.outbox.claim(endpoint_id, room)
                 running |= {asyncio.create_task(self._attempt(claim)) for claim in claims}
                 if not running and not more.is_set():
                     return
                 running = await _first_done(running, more, self._places)
+                if len(claims) == room:
+                    running = await _others_done(running)
         except DependencyAway as error:
             log.warning("webhooks wait", endpoint=endpoint_id, reason=str(error))
         except Exception:
@@ -130,6 +135,14 @@ async def _first_done(running: set[asyncio.Task[None]], more: asyncio.Event, pla
     finally:
         waiting.cancel()
     return {task for task in running if not task.done()}
+
+
+async def _others_done(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """In a burst, wait a moment for more free places, so that one claim fills them together."""
+    if not running:
+        return running
+    _, late = await asyncio.wait(running, timeout=GATHER_S)
+    return late
 
 
 async def _end(running: set[asyncio.Task[None]]) -> None:

@@ -35,7 +35,7 @@ CHANNEL: Final = "tieout_outbox"
 """NOTIFY channel: a trigger of the table outbox tells that messages were stored."""
 LEASE: Final = timedelta(seconds=60)
 """How long a claim holds: four times the longest request. After a crash its messages wait this long."""
-DUE_LOOKED_AT: Final = 200
+DUE_LOOKED_AT: Final = 64
 """Due messages looked at in one claim: enough to fill every place even when many wait for an earlier revision."""
 MINUTE: Final = timedelta(minutes=1)
 LISTEN_RETRY_S: Final = 1.0
