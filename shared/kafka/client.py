@@ -108,6 +108,7 @@ def consumer_options(
         "group_id": group,
         "auto_offset_reset": auto_offset_reset,
         "isolation_level": isolation,
+        "check_crcs": settings.check_crcs,
         # The place of a consumer is stored with its results, never by a timer.
         "enable_auto_commit": False,
     }

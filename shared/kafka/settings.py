@@ -40,9 +40,11 @@ class KafkaSettings(BaseSettings):
     transaction_timeout_ms: int = Field(default=30_000, ge=1_000, le=900_000)
     # How long a start waits for the first answer of a broker before it gives up.
     connect_timeout_s: float = Field(default=30.0, gt=0)
+    # Checksums of what is read. Off only with the embedded broker, whose transaction markers carry none.
+    check_crcs: bool = True
 
     @classmethod
-    def local(cls, bootstrap_servers: str, **values: str) -> Self:
+    def local(cls, bootstrap_servers: str, *, check_crcs: bool = True, **values: str) -> Self:
         """For a broker that we started ourselves: plain, whatever security the environment asks for elsewhere."""
         plain: dict[str, Any] = dict.fromkeys(
             (
@@ -54,7 +56,12 @@ class KafkaSettings(BaseSettings):
                 "ssl_keyfile",
             )
         )
-        return cls(bootstrap_servers=bootstrap_servers, security_protocol="PLAINTEXT", **plain | values)
+        return cls(
+            bootstrap_servers=bootstrap_servers,
+            security_protocol="PLAINTEXT",
+            check_crcs=check_crcs,
+            **plain | values,
+        )
 
     @property
     def uses_sasl(self) -> bool:

@@ -83,7 +83,7 @@ async def running_kafka(choice: KafkaChoice, data_dir: Path | None = None) -> As
         JvmKafka(data_dir) if choice.kind == "jvm" else EmbeddedKafka()
     )
     async with broker as running:
-        yield KafkaSettings.local(running.bootstrap_servers)
+        yield KafkaSettings.local(running.bootstrap_servers, check_crcs=choice.kind == "jvm")
 
 
 @asynccontextmanager
