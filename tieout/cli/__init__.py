@@ -12,6 +12,8 @@ import typer
 from shared.errors import TieoutError
 
 COMMANDS = (
+    "demo",
+    "topics",
     "replay",
     "rules",
     "ingest",
