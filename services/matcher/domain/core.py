@@ -468,12 +468,15 @@ class Core:
         return b""
 
     def snapshot(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the whole state as entries, rules before groups."""
+        """Yield the whole state as entries, rules before groups.
+
+        Records may be applied between two steps: each entry is as it is when it is taken.
+        """
         yield CLOCK_ENTRY, self._entry(CLOCK_ENTRY)
-        for name in self._rule_states:
+        for name in list(self._rule_states):
             entry = _rule_entry(name)
             yield entry, self._entry(entry)
-        for key in self._groups:
+        for key in list(self._groups):
             yield key, self._entry(key)
 
     def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
