@@ -26,7 +26,15 @@ from services.alerts.adapters.tables import (
 )
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, item_state, transitions
 from services.alerts.domain.period import Period, local_day
-from services.alerts.domain.report import NO_CURRENCY, NotReconciled, PriorRun, Reading, RuleSides, told_until
+from services.alerts.domain.report import (
+    NO_CURRENCY,
+    NotReconciled,
+    PriorRun,
+    Reading,
+    RuleSides,
+    rule_order,
+    told_until,
+)
 from services.alerts.ports.runs import NewRun, Outcome, Run, RunInHand, RunStatus, StoredReport
 from shared.contracts.discrepancy import Key, LogPosition
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
@@ -317,7 +325,7 @@ class _InHand:
         sides = {rule: tuple(state.sides) for rule, state in newest.items()}
         for rule in {history.rule for history in histories} - set(sides):
             sides[rule] = await self._sides_of(rule)
-        return [RuleSides(rule, sides[rule]) for rule in sorted(sides)]
+        return [RuleSides(rule, sides[rule]) for rule in sorted(sides, key=rule_order)]
 
     async def _sides_of(self, rule: str) -> tuple[str, ...]:
         statement = (

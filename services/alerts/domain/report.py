@@ -34,6 +34,7 @@ NOT_CUT_YET = datetime.max.replace(tzinfo=UTC)
 TOP_OPEN_MAX = 10
 """Open discrepancies listed with their explanation per rule: what a person can start with; all are in the API."""
 
+_FIRST_RULES = ("payments", "refunds")
 _ZERO = Decimal(0)
 _PERCENT_PLACES = 2
 _REST_TYPES = ("StatusMismatch", "CurrencyMismatch")
@@ -192,6 +193,12 @@ class Reading:
     prior_runs: Sequence[PriorRun] = ()
     cut_at: datetime | None = None
     not_reconciled: Sequence[NotReconciled] | None = None
+
+
+def rule_order(name: str) -> tuple[int, str]:
+    """Sort key of rules in a report: payments and refunds first, since people look for those; then by name."""
+    kind = name.rpartition(".")[2]
+    return (_FIRST_RULES.index(kind) if kind in _FIRST_RULES else len(_FIRST_RULES), name)
 
 
 def make_report(org: str, period: Period, rules: Sequence[RuleSides], reading: Reading) -> Report:

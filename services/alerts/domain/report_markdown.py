@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+from services.alerts.domain.period import local_day, zone_of
 from services.alerts.domain.report import AGEING_CLASSES, OpenItems, Report, RuleReport, TopDiscrepancy
 from shared.contracts.discrepancy import Key
 from shared.contracts.item import Total
-from shared.money import exact_sum, format_amount
+from shared.money import EXACT, exact_sum, format_amount
 
 PRIOR_ROWS_MAX = 50
 """Prior-period changes listed; the JSON has all of them."""
@@ -20,7 +21,7 @@ _CAUSES = {
     "MissingInternalRecord": "not in the internal records",
     "MissingProviderRecord": "not at the provider",
     "MissingRecord": "a side has no record",
-    "DuplicateChargeSuspected": "charged twice, probably",
+    "DuplicateChargeSuspected": "one record too many, probably booked twice",
     "adjusted": "settled by adjustment entries",
     "pending": "the other side may still come",
     "within_tolerance": "within the rule's tolerance",
@@ -38,9 +39,9 @@ def markdown_of(report: Report) -> str:
         _headlines(spoken) or "Nothing was recorded and nothing was open in this period.",
     ]
     if spoken:
-        blocks.append(_by_rule(spoken))
+        blocks += [_by_rule(spoken), _totals(spoken)]
     for name, figures in spoken.items():
-        blocks += _rule_blocks(name, figures)
+        blocks += _rule_blocks(name, figures, report.period.zone)
     blocks += [_not_reconciled(report), _about(report)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -66,7 +67,7 @@ def _day(day: date) -> str:
 def _verdict(report: Report) -> str:
     match report.verdict:
         case "complete":
-            return "**Complete.** Everything of the period is in, every gap is explained, these figures are final."
+            return "**Complete.** All of the period is stored, every gap between the totals is explained, these figures are final."
         case "provisional":
             return f"**Provisional.** {_why_provisional(report)} The run completes by itself; figures may still change."
         case "incomplete":
@@ -80,14 +81,14 @@ def _verdict(report: Report) -> str:
 
 
 def _why_provisional(report: Report) -> str:
+    zone = report.period.zone
     pending = sum(figures.items.pending for figures in report.reports.values())
     if report.at < report.period.end_at:
-        return f"The period goes on until {_time(report.period.end_at)}; this is how it stood on {_time(report.at)}."
+        until = _time(report.period.end_at, zone)
+        return f"The period goes on until {until}; this is how it stood on {_time(report.at, zone)}."
     if pending:
-        items = "1 item still waits" if pending == 1 else f"{_count(pending)} items still wait"
-        return (
-            f"{items} for its other side or deadline." if pending == 1 else f"{items} for their other side or deadline."
-        )
+        waiting = "1 item still waits for its" if pending == 1 else f"{_count(pending)} items still wait for their"
+        return f"{waiting} other side or deadline."
     return "Results up to the period's end are still being stored."
 
 
@@ -105,6 +106,9 @@ def _headline(figures: RuleReport) -> str:
     else:
         sentences.append("no items in this period.")
     sentences += [_open_sentence(figures), _gap_sentence(figures)]
+    if figures.prior_period:
+        changes = "1 change" if len(figures.prior_period) == 1 else f"{_count(len(figures.prior_period))} changes"
+        sentences.append(f"{changes} in earlier periods.")
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -121,7 +125,7 @@ def _open_sentence(figures: RuleReport) -> str:
         _money(format_amount(exact_sum(map(Decimal, by_type.values())), currency), currency)
         for currency, by_type in figures.open_amounts.items()
     ]
-    worth = f", {_and(amounts)} in dispute" if amounts else ""
+    worth = f", differences of {_and(amounts)}" if amounts else ""
     return f"**{_count(closing)} open**{worth}."
 
 
@@ -134,7 +138,8 @@ def _gap_sentence(figures: RuleReport) -> str:
     if not gaps:
         return "" if not figures.items.total else "Both sides' totals agree."
     sides = list(figures.totals)
-    return f"{_title(sides[-1])} total - {sides[0]} total: {_and(gaps)}."
+    explained = "not all explained" if any(map(Decimal, figures.residual.values())) else "all explained below"
+    return f"{_title(sides[-1])} total - {sides[0]} total: {_and(gaps)}, {explained}."
 
 
 def _by_rule(spoken: dict[str, RuleReport]) -> str:
@@ -155,42 +160,71 @@ def _by_rule(spoken: dict[str, RuleReport]) -> str:
     return "## By rule\n\n" + _table(header, rows, numbers=range(1, 7))
 
 
-def _rule_blocks(name: str, figures: RuleReport) -> list[str]:
+def _totals(spoken: dict[str, RuleReport]) -> str:
+    """What each side recorded: the two totals that the bridges below lead from and to."""
+    rows = []
+    for name, figures in spoken.items():
+        sides = list(figures.totals)
+        for currency in figures.residual:
+            first, last = figures.totals[sides[0]].get(currency), figures.totals[sides[-1]].get(currency)
+            gap = EXACT.subtract(Decimal(last.amount if last else 0), Decimal(first.amount if first else 0))
+            rows.append(
+                [
+                    _what(name),
+                    currency,
+                    _total_cell(first),
+                    _total_cell(last),
+                    _signed(format_amount(gap, currency)),
+                ]
+            )
+    if not rows:
+        return ""
+    named = {tuple(figures.totals) for figures in spoken.values() if figures.residual}
+    only = next(iter(named)) if len(named) == 1 else ("first side", "last side")
+    header = ["Records that count", "Currency", _title(only[0]), _title(only[-1]), "Gap"]
+    return "## Totals\n\nAmounts, and how many records.\n\n" + _table(header, rows, numbers=range(2, 5))
+
+
+def _what(rule: str) -> str:
+    kind = rule.rpartition(".")[2]
+    return {"payments": "Payments succeeded", "refunds": "Payments refunded"}.get(kind, _title(rule))
+
+
+def _total_cell(total: Total | None) -> str:
+    return f"{_grouped(total.amount)} ({_count(total.count)})" if total else "-"
+
+
+def _rule_blocks(name: str, figures: RuleReport, zone: str) -> list[str]:
     return [
         f"## {_title(name)}",
-        _bridge(name, figures),
+        _bridge(figures),
         _mismatches(figures),
         _open_table(figures),
-        _top(figures.top_open, closing=sum(row.closing for types in figures.open.values() for row in types.values())),
+        _top(figures, zone),
         _prior(figures),
     ]
 
 
-def _bridge(name: str, figures: RuleReport) -> str:
+def _bridge(figures: RuleReport) -> str:
     """From the first side's total to the last's, cause by cause, one column per currency."""
     currencies = list(figures.residual)
     if not currencies:
         return ""
     sides = list(figures.totals)
-    what = {"payments": "succeeded", "refunds": "refunded"}.get(name.rpartition(".")[2], "recorded")
-    rows = [_total_row(f"{_title(sides[0])} total ({what})", figures.totals[sides[0]], currencies)]
-    causes = sorted({cause for by_cause in figures.gaps.values() for cause in by_cause})
-    for cause in causes:
+    rows = [_total_row(f"{_title(sides[0])} total", figures.totals[sides[0]], currencies)]
+    for cause in sorted({cause for by_cause in figures.gaps.values() for cause in by_cause}):
         amounts = [figures.gaps.get(currency, {}).get(cause) for currency in currencies]
         title = f"{_text(cause)}: {_CAUSES[cause]}" if cause in _CAUSES else _text(cause)
         rows.append([title, *(_signed(amount) if amount else "" for amount in amounts)])
     if any(Decimal(amount) for amount in figures.residual.values()):
         rows.append(["**unexplained**", *(f"**{_signed(figures.residual[currency])}**" for currency in currencies)])
-    rows.append(_total_row(f"{_title(sides[-1])} total ({what})", figures.totals[sides[-1]], currencies))
+    rows.append(_total_row(f"{_title(sides[-1])} total", figures.totals[sides[-1]], currencies))
     heading = f"### From the {sides[0]} to the {sides[-1]} total"
     return f"{heading}\n\n" + _table(["", *currencies], rows, numbers=range(1, len(currencies) + 1))
 
 
 def _total_row(title: str, totals: dict[str, Total], currencies: Iterable[str]) -> list[str]:
-    cells = []
-    for currency in currencies:
-        total = totals.get(currency)
-        cells.append(f"**{_grouped(total.amount)}** in {_count(total.count)}" if total else "-")
+    cells = [f"**{_grouped(totals[currency].amount)}**" if currency in totals else "-" for currency in currencies]
     return [f"**{title}**", *cells]
 
 
@@ -203,7 +237,7 @@ def _mismatches(figures: RuleReport) -> str:
     if not rows:
         return ""
     table = _table(["Type", "Currency", "Count", "Sum of differences, without sign"], rows, numbers=range(2, 4))
-    return f"### Discrepancies on items of the period\n\n{table}"
+    return f"### Found on items of the period\n\n{table}"
 
 
 def _open_table(figures: RuleReport) -> str:
@@ -229,21 +263,25 @@ def _closing_amount(figures: RuleReport, currency: str, type_: str) -> str:
     return _grouped(amount) if amount else "-"
 
 
-def _top(top: Sequence[TopDiscrepancy], closing: int) -> str:
+def _top(figures: RuleReport, zone: str) -> str:
+    top = figures.top_open
     if not top:
         return ""
-    lines = [f"{place}. {_top_line(one)}" for place, one in enumerate(top, start=1)]
+    closing = sum(row.closing for types in figures.open.values() for row in types.values())
+    lines = [f"{place}. {_top_line(one, zone)}" for place, one in enumerate(top, start=1)]
     more = f"\n\n{_count(closing - len(top))} more are in the list of discrepancies." if closing > len(top) else ""
     return "### Look at these first\n\n" + "\n".join(lines) + more
 
 
-def _top_line(one: TopDiscrepancy) -> str:
+def _top_line(one: TopDiscrepancy, zone: str) -> str:
     amount = f" {_money(one.difference, one.currency, sign=True)}" if one.difference is not None else ""
-    since = f"since {one.raised_at.astimezone(UTC):%Y-%m-%d}"
-    later = f", resolved by itself on {one.resolved_since.astimezone(UTC):%Y-%m-%d}" if one.resolved_since else ""
-    people = f", {one.status} by a person" if one.status != "open" and not one.resolved_since else ""
+    words = [one.severity, one.type, f"since {local_day(one.raised_at, zone)}"]
+    if one.resolved_since:
+        words.append(f"resolved by itself on {local_day(one.resolved_since, zone)}")
+    elif one.status != "open":
+        words.append(f"{one.status} by a person")
     told = f": {_text(one.explanation)}" if one.explanation else ""
-    return f"**{_key(one.key)}**{amount} ({one.severity}, {one.type}, {since}{later}{people}){told} `{one.id}`"
+    return f"**{_key(one.key)}**{amount} ({', '.join(_text(word) for word in words)}){told} `{one.id}`"
 
 
 def _prior(figures: RuleReport) -> str:
@@ -270,7 +308,7 @@ def _not_reconciled(report: Report) -> str:
     if report.not_reconciled is None:
         return (
             "## Not reconciled\n\nEvents that no rule selects are not counted here: "
-            "see the metric of ingest for their sources and types."
+            "ingest counts them by source and type in its metric `tieout_ingest_not_reconciled_total`."
         )
     if not report.not_reconciled:
         return "## Not reconciled\n\nEvery event of the period was selected by a rule."
@@ -280,10 +318,12 @@ def _not_reconciled(report: Report) -> str:
 
 
 def _about(report: Report) -> str:
+    period = report.period
     return (
-        f"---\n\nPeriod: {_time(report.period.start_at)} up to, not including, {_time(report.period.end_at)} "
-        f"(days in {report.period.zone}). As of {_time(report.at)}. Figures are per rule and currency and are never "
-        "added across either; amounts are exact."
+        f"---\n\nPeriod: {_time(period.start_at, period.zone)} up to, not including, "
+        f"{_time(period.end_at, period.zone)} (days in {_text(period.zone)}). "
+        f"Figures as of {_time(report.at, period.zone)}, per rule and currency, never added across either. "
+        "Amounts are exact. What each figure means: docs/reports.md."
     )
 
 
@@ -322,8 +362,8 @@ def _and(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else "nothing"
 
 
-def _time(instant: datetime) -> str:
-    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def _time(instant: datetime, zone: str) -> str:
+    return f"{instant.astimezone(zone_of(zone)):%Y-%m-%d %H:%M %Z}"
 
 
 def _key(key: Key) -> str:
