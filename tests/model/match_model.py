@@ -68,6 +68,8 @@ class Outcome:
     """Per (org, rule, key): for each group that stood under the key, one after the other, its deadline by side."""
     forgotten: int = 0
     """Groups that `keep` or `expire` ended before the end."""
+    openers: list[tuple[Any, ...]] = field(default_factory=list)
+    """Of every group that ever stood: org, rule, key and the id of the event that opened it."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,10 @@ def order(event: Event) -> tuple[int, int, str]:
     return microseconds(event["occurred_at"]), event.get("sequence") or 0, event["id"]
 
 
+def said(event: Event) -> Event:
+    return {name: value for name, value in content(event).items() if name != "supersedes"}
+
+
 def content(event: Event) -> Event:
     return {name: value for name, value in event.items() if name != "received_at" and value is not None}
 
@@ -285,6 +291,7 @@ class Facts:
             (side, name): duplicate_id(key, opener, side, name)
             for side in key.rule["sides"]
             for name in {*self.earliest, *self.superseded}
+            if not sums(key.rule)
         }
         own = set(self.duplicate_ids.values())
         self.adjustments = [leg for leg in adjustments if leg.event["refs"]["discrepancy"] not in own]
@@ -303,10 +310,16 @@ class Facts:
         return mine == others
 
     def holds_other_content(self, event: Event) -> bool:
-        """Under the id of this event, which names it within its source."""
-        names = ("source", "id")
-        under_this_id = [leg.event for leg in self.held if all(leg.event[name] == event[name] for name in names)]
-        return any(content(held) != content(event) for held in under_this_id)
+        """Under the id of this event, which names it within its source; a superseded record is held no longer.
+
+        Of what it supersedes only something new is another content.
+        """
+        held = [leg.event for leg in self.held if record_of(leg.event) not in self.superseded]
+        under_this_id = [one for one in held if (one["source"], one["id"]) == (event["source"], event["id"])]
+        supersedes = event.get("supersedes")
+        tells_more = supersedes not in (None, record_of(event)[1])
+        tells_more = tells_more and (event["source"], supersedes) not in self.superseded
+        return any(tells_more or said(one) != said(event) for one in under_this_id)
 
     def on(self, side: str) -> list[Record]:
         return sorted((one for one in self.records if one.side == side), key=lambda one: one.place)
@@ -735,6 +748,7 @@ def close(group: Group, outcome: Outcome) -> None:
     outcome.matches += group.matched()
     stood = (group.key.org, group.rule["name"], group.key.value)
     outcome.deadlines.setdefault(stood, []).append(deadlines(group.key, group.legs))
+    outcome.openers.append((*stood, group.legs[0].event["id"]))
 
 
 # ---- words, amounts, times

@@ -110,7 +110,7 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
     nothing, but what it supersedes stays superseded and the record's earliest time may fall.
     """
     held = _adjustments(group) if leg.adjusts is not None else group.records
-    if any(record.id == leg.id and record.source == leg.source and not _says(record, leg) for record in held):
+    if any(record.id == leg.id and record.source == leg.source and not _says(group, record, leg) for record in held):
         return "id reused"
     superseding = leg.supersedes is not None and _supersede(group, leg.source, leg.supersedes, leg.record)
     if group.superseded and (leg.source, leg.record) in group.superseded:
@@ -137,7 +137,7 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
     return "superseding" if superseding else "new record"
 
 
-def _says(record: Record, leg: Leg) -> bool:
+def _says(group: Group, record: Record, leg: Leg) -> bool:
     """Tell whether the event a record is held by says what `leg` says: then it is the same event again."""
     return (
         record.record == leg.record
@@ -148,6 +148,7 @@ def _says(record: Record, leg: Leg) -> bool:
         and record.currency == leg.currency
         and record.status == leg.status
         and record.adjusts == leg.adjusts
+        and (leg.supersedes in (None, leg.record) or (leg.source, leg.supersedes) in (group.superseded or ()))
     )
 
 
