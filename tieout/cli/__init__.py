@@ -3,6 +3,7 @@
 Modules import what is heavy inside their functions, so that `tieout --help` answers at once.
 """
 
+import logging
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -13,6 +14,8 @@ from shared.errors import TieoutError
 
 COMMANDS = (
     "demo",
+    "up",
+    "doctor",
     "topics",
     "replay",
     "rules",
@@ -58,6 +61,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command; a person's mistake is one clear message and an exit code, never a traceback."""
+    # Libraries' warnings belong into the services' logs; a command says itself what is wrong.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         build()()
     except TieoutError as error:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from typing import Any
 
 import aiohttp
@@ -20,14 +19,13 @@ from shared.contracts.discrepancy import Discrepancy
 from shared.kafka.client import consumer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
-from shared.rules.load import parse_rules
 from shared.rules.model import RuleFile
 from tieout.demo.receiver import Receiver
 from tieout.demo.sender import Sender
 from tieout.demo.stream import Stream
 from tieout.local.choose import choose_kafka, choose_postgres
 from tieout.local.processes import ended_by_signals
-from tieout.local.stack import Ports, Stack, Wanted, put_in_force, running_stack
+from tieout.local.stack import Ports, Stack, Wanted, billing_pack, put_in_force, running_stack
 
 ORG = "acme"
 DEADLINE_S = 5
@@ -41,8 +39,7 @@ Say = Callable[[str], None]
 
 def demo_rules() -> RuleFile:
     """Return the billing pack with deadlines of seconds."""
-    text = (files("shared.packs.billing") / "rules.yaml").read_text(encoding="utf-8")
-    pack = parse_rules(text, "billing pack")
+    pack = billing_pack()
     rules = [rule.model_copy(update={"deadline": f"{DEADLINE_S}s", "keep": "1h"}) for rule in pack.rules]
     return pack.model_copy(update={"rules": rules})
 
@@ -76,17 +73,20 @@ class Demo:
                 "TIEOUT_WEBHOOKS_ALLOW_PRIVATE": "true",
             },
         )
-        async with ended_by_signals() as asked, Receiver() as receiver:
-            async with running_stack(wanted, self._prepare, self.say, self._show) as stack:
-                work = asyncio.create_task(self._work(stack, receiver, secret, stay=not leave))
-                stop = asyncio.create_task(asked.wait())
-                await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-                stop.cancel()
-                if not work.done():
-                    work.cancel()
-                with suppress(asyncio.CancelledError):
-                    await work
-                self.say("stopping")
+        async with (
+            ended_by_signals() as asked,
+            Receiver() as receiver,
+            running_stack(wanted, self._prepare, self.say, self._show) as stack,
+        ):
+            work = asyncio.create_task(self._work(stack, receiver, secret, stay=not leave))
+            stop = asyncio.create_task(asked.wait())
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if not work.done():
+                work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+            self.say("stopping")
 
     async def _prepare(self, kafka: KafkaSettings, url: str) -> None:
         from tieout.local.access import create_access

@@ -39,3 +39,15 @@ async def create_access(
     finally:
         await database.close()
     return keys
+
+
+async def has_keys(url: str, org: str) -> bool:
+    """Tell whether `org` has an API key that works."""
+    from services.alerts.adapters.database import Database
+    from services.alerts.adapters.directory_store import PostgresDirectory
+
+    database = Database(url)
+    try:
+        return any(key.revoked_at is None for key in await PostgresDirectory(database).keys(org))
+    finally:
+        await database.close()

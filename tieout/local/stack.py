@@ -4,10 +4,12 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import apply_topics
+from shared.rules.load import parse_rules
 from shared.rules.model import RuleFile
 from tieout.local.choose import KafkaChoice, PostgresChoice, running_kafka, running_postgres
 from tieout.local.places import free_ports
@@ -133,6 +135,11 @@ async def _start(processes: Processes, ports: Ports, environment: Mapping[str, s
         own = {**quiet, **environment, "TIEOUT_HTTP_PORT": str(getattr(ports, name))}
         children[name] = await processes.python(name, ["-m", "tieout", name], own)
     return children
+
+
+def billing_pack() -> RuleFile:
+    """Return the billing pack that comes with tieout."""
+    return parse_rules((files("shared.packs.billing") / "rules.yaml").read_text(encoding="utf-8"), "billing pack")
 
 
 async def put_in_force(kafka: KafkaSettings, file: RuleFile, org: str, applied_by: str) -> None:
