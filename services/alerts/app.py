@@ -4,11 +4,13 @@ To add a router: make it in `routers`. To add a loop: add a `Part` in `parts`.
 """
 
 import asyncio
+import random
+import secrets
 import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 import structlog
@@ -16,15 +18,22 @@ from fastapi import APIRouter
 
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
+from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
+from services.alerts.adapters.delivery.outbox import PostgresOutbox
+from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
+from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.http import create_app
+from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
 from services.alerts.handlers.scheduler import complete_runs
 from services.alerts.handlers.sink import SinkLoop
 from services.alerts.settings import AlertsSettings
+from services.alerts.use_cases.dispatch import Dispatch
+from services.alerts.use_cases.endpoints import Endpoints
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.sink import store
 from shared.errors import DependencyAway
@@ -65,7 +74,10 @@ class Part:
 
 def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
     """Every router of the API."""
-    return [runs_http.router(_runs(stores), settings.reconciliation_daily_token)]
+    return [
+        runs_http.router(_runs(stores), settings.reconciliation_daily_token),
+        endpoints_http.router(_endpoints(stores, settings)),
+    ]
 
 
 def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> Sequence[Part]:
@@ -73,8 +85,40 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
     return [
         Part("sink", frozenset({"sink"}), _sink(stores, settings, kafka, health).run),
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
+        Part("dispatcher", frozenset({"dispatcher"}), lambda: _deliver(stores.database, settings, health)),
         Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_runs(stores), health)),
     ]
+
+
+def _endpoints(stores: Stores, settings: AlertsSettings) -> Endpoints:
+    return Endpoints(
+        PostgresEndpoints(stores.database),
+        clock=lambda: datetime.now(UTC),
+        random_bytes=secrets.token_bytes,
+        allow_private=settings.webhooks_allow_private,
+    )
+
+
+async def _deliver(database: Database, settings: AlertsSettings, health: Health) -> None:
+    outbox = PostgresOutbox(database, cap=settings.webhooks_per_minute_max)
+    sender = WebhookSender(allow_private=settings.webhooks_allow_private, total_timeout_s=settings.webhooks_timeout_s)
+    health.watch("dispatcher", LOOP_STALL_S_MAX + settings.webhooks_poll_s)
+    async with sender, asyncio.TaskGroup() as tasks:
+        dispatch = Dispatch(
+            outbox,
+            sender,
+            clock=lambda: datetime.now(UTC),
+            chance=random.random,
+            attempt_max=timedelta(seconds=settings.webhooks_timeout_s),
+        )
+        dispatcher = Dispatcher(
+            dispatch,
+            places=settings.webhooks_places,
+            poll_s=settings.webhooks_poll_s,
+            on_round=lambda: health.heartbeat("dispatcher"),
+        )
+        tasks.create_task(outbox.listen(dispatcher.wake))
+        await dispatcher.run()
 
 
 def _runs(stores: Stores) -> Runs:

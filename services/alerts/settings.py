@@ -31,5 +31,15 @@ class AlertsSettings(ServiceSettings):
     """Store what the topics hold at the first start on an empty database without telling any endpoint about it."""
     outbox_poll_s: float = Field(default=0.5, gt=0, le=60)
     """How often records for Kafka are looked for: a revoked key must reach ingest within 5 s."""
+    webhooks_allow_private: bool = False
+    """Let outgoing webhooks go to private addresses and over http; for demos and closed networks."""
+    webhooks_timeout_s: float = Field(default=15.0, gt=0, le=45)
+    """Longest duration of one request; a claim of a message holds 60 s, which leaves time to store the result."""
+    webhooks_places: int = Field(default=8, ge=1, le=64)
+    """Requests under way per endpoint and dispatcher: receivers hear of a burst quickly and are not flooded."""
+    webhooks_per_minute_max: int = Field(default=600, ge=1, le=1_000_000)
+    """Messages per endpoint for discrepancies of one minute; above it one summary, every record is kept."""
+    webhooks_poll_s: float = Field(default=1.0, gt=0, le=60)
+    """How often due retries are looked for; new messages are sent at once."""
     reconciliation_daily_token: SecretStr | None = Field(default=None, validation_alias="RECONCILIATION_DAILY_TOKEN")
     """Guards the daily run; not set: that endpoint is off."""

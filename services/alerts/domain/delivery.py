@@ -279,7 +279,7 @@ def choose(
 def _newest(due: Sequence[Waiting]) -> dict[str, tuple[int, int]]:
     newest: dict[str, tuple[int, int]] = {}
     for message in due:
-        if message.subject is not None and not message.replayed:
+        if message.subject is not None:
             newest[message.subject] = max(message.place, newest.get(message.subject, message.place))
     return newest
 
@@ -289,7 +289,7 @@ def _order(message: Waiting) -> tuple[bool, datetime, tuple[int, int], int]:
 
 
 def _gives_way(message: Waiting, newest: dict[str, tuple[int, int]]) -> bool:
-    if message.subject is None or message.replayed or not message.attempts:
+    if message.subject is None or not message.attempts:
         return False
     return message.place < newest[message.subject]
 

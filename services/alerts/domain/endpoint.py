@@ -10,6 +10,8 @@ from shared.contracts.discrepancy import Severity
 
 ENDPOINTS_MAX = 50
 """Endpoints per organisation: every discrepancy is written to the outbox once for each."""
+TYPES_MAX = 50
+DESCRIPTION_LENGTH_MAX = 255
 REPLAY_MAX = 10_000
 """Messages that one range replay makes due: what an endpoint takes in minutes, not a day's worth by a slip."""
 ROTATION_OVERLAP = timedelta(hours=24)
@@ -43,6 +45,8 @@ class EndpointChange(msgspec.Struct, frozen=True, kw_only=True):
     severity_min: Severity | None = None
     description: str | None = None
     enabled: bool | None = None
+    disabled_reason: str = ""
+    """Why, where `enabled` is False."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +75,13 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_id: str | None = None
     state: DeliveryState | None = None
     discrepancy_id: str | None = None
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay of a range did; with `more`, ask again for the rest."""
+
+    count: int
+    more: bool
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,15 @@ from datetime import datetime
 from typing import Protocol
 
 from services.alerts.domain.delivery import Answer, Claim, Decision, Message
-from services.alerts.domain.endpoint import Delivery, DeliveryFilter, Endpoint, EndpointChange, Tried
+from services.alerts.domain.endpoint import (
+    Delivery,
+    DeliveryFilter,
+    DeliveryState,
+    Endpoint,
+    EndpointChange,
+    Replayed,
+    Tried,
+)
 
 
 class Outbox(Protocol):
@@ -79,11 +87,14 @@ class EndpointStore(Protocol):
         ...
 
     async def replay(self, org: str, delivery_id: int) -> bool:
-        """Make a message due again from its first try; False when it waits already or its endpoint takes nothing."""
+        """Make a message due again from its first try; False when it is under way or its endpoint takes nothing."""
         ...
 
     async def replay_range(
-        self, org: str, endpoint_id: str, since: datetime, until: datetime, states: Sequence[str], limit: int
-    ) -> int:
-        """The same for an endpoint's messages stored in [since, until) in one of `states`; return how many."""
+        self, org: str, endpoint_id: str, since: datetime, until: datetime, states: Sequence[DeliveryState], limit: int
+    ) -> Replayed:
+        """Make an endpoint's messages that were stored in [since, until) and are in one of `states` due again.
+
+        Left out is what was overtaken: a revision whose newer one was delivered and is not replayed as well.
+        """
         ...

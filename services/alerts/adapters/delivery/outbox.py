@@ -20,6 +20,7 @@ from services.alerts.domain.delivery import (
     Claim,
     Decision,
     Delivered,
+    DropReason,
     EndpointGone,
     GaveUp,
     Retry,
@@ -118,7 +119,7 @@ class PostgresOutbox:
             .returning(outbox)
         )
         rows = sorted(taken, key=lambda row: ids.index(row.id))
-        await _drop_overtaken(connection, [row.id for row in rows if row.discrepancy_id and not row.replayed_at])
+        await _drop_overtaken(connection, [row.id for row in rows if row.discrepancy_id])
         return rows
 
     async def _summarise(self, connection: AsyncConnection, endpoint: Row[Any], minute: datetime) -> None:
@@ -276,7 +277,6 @@ async def _drop_overtaken(connection: AsyncConnection, ids: Sequence[int]) -> No
         outbox.c.discrepancy_id == newer.c.discrepancy_id,
         tuple_(outbox.c.log_offset, outbox.c.revision) < tuple_(newer.c.log_offset, newer.c.revision),
         outbox.c.state == "pending",
-        outbox.c.replayed_at.is_(None),
         or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= _now),
     )
     await connection.execute(update(outbox).where(older).values(state="dropped", reason="superseded", finished_at=_now))
@@ -304,7 +304,7 @@ async def _disable(connection: AsyncConnection, endpoint_id: str, reason: str) -
         await drop_waiting(connection, endpoint_id, "endpoint disabled")
 
 
-async def drop_waiting(connection: AsyncConnection, endpoint_id: str, reason: str) -> None:
+async def drop_waiting(connection: AsyncConnection, endpoint_id: str, reason: DropReason) -> None:
     """Drop what waits for an endpoint; what is under way ends by itself."""
     await connection.execute(
         update(outbox)

@@ -188,8 +188,9 @@ def test_a_revision_that_failed_gives_way_to_a_newer_one() -> None:
     assert chosen(waiting(1, "d", 1, attempts=2)) == [1]
 
 
-def test_a_replay_goes_out_although_it_is_older() -> None:
-    assert chosen(waiting(1, "d", 1, attempts=2, replayed=True), waiting(2, "d", 2)) == [1]
+def test_replayed_revisions_keep_their_order_too() -> None:
+    assert chosen(waiting(1, "d", 1, replayed=True), waiting(2, "d", 2, replayed=True)) == [1]
+    assert chosen(waiting(1, "d", 1, attempts=1, replayed=True), waiting(2, "d", 2, replayed=True)) == [2]
 
 
 def test_no_more_than_there_is_room_for() -> None:
