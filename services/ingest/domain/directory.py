@@ -63,7 +63,7 @@ class Directory:
         """Return the entry of the API key `token`; None for an unknown, wrong or revoked one."""
         found = _KEY.fullmatch(token) if len(token) <= KEY_LENGTH_MAX else None
         entry = self._keys.get(found.group(1)) if found else None
-        digest = sha256(token.encode()).hexdigest()
+        digest = sha256(token.encode(errors="replace")).hexdigest()
         # Compared also for unknown keys: how long it takes tells nothing about which ids exist.
         same = hmac.compare_digest(digest, entry.sha256.lower() if entry else "0" * len(digest))
         return entry if same and entry is not None and not entry.revoked else None

@@ -20,7 +20,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from services.ingest.domain.normalise import Normaliser, Outcome, Place, SourceAndType
 from services.ingest.domain.rule_book import RuleBook
-from services.ingest.handlers.batches import Batches, Headers
+from services.ingest.handlers.batches import NO_HEADERS, Batches, Headers
 from services.ingest.settings import IngestSettings
 from shared.contracts.inbox import TickRequested, encode_inbox
 from shared.contracts.leg import Leg, Tick, encode_leg_record
@@ -259,7 +259,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for at, event in enumerate(outcome.events):
             key = event.uuid.encode()
             partition = partition_of(key, events_partitions)
-            batches.add(topics.events, partition, key, _encode_json(event), event_headers.get(at, ()))
+            batches.add(topics.events, partition, key, _encode_json(event), event_headers.get(at, NO_HEADERS))
             if not at % SLICE_RECORDS:
                 await asyncio.sleep(0)
         legs_partitions = self._legs_partitions
@@ -269,7 +269,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 self._to_every_partition(batches, value)
                 continue
             partition = partition_of(group, legs_partitions)
-            batches.add(topics.legs, partition, group, value, leg_headers.get(at, ()))
+            batches.add(topics.legs, partition, group, value, leg_headers.get(at, NO_HEADERS))
             if not at % SLICE_RECORDS:
                 await asyncio.sleep(0)
         for letter in outcome.dead_letters:
