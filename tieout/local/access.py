@@ -1,11 +1,9 @@
 """Give a new installation its first organisation, sources and keys."""
 
-import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from shared.contracts.directory import KeyEntry, Role
+from shared.contracts.directory import Role
 
 
 async def create_access(
@@ -17,28 +15,18 @@ async def create_access(
     """
     from services.alerts.adapters.database import Database
     from services.alerts.adapters.directory_store import PostgresDirectory
+    from services.alerts.use_cases.keys import Keys
 
     database = Database(url)
     try:
         directory = PostgresDirectory(database)
-        keys: dict[str, str] = {}
-        for role in roles:
-            id_ = secrets.token_hex(6)
-            keys[role] = f"tk_{id_}_{secrets.token_urlsafe(32)}"
-            entry = KeyEntry(
-                org=org,
-                id=id_,
-                sha256=hashlib.sha256(keys[role].encode()).hexdigest(),
-                role=role,
-                name=f"first {role}",
-                created_at=datetime.now(UTC),
-            )
-            await directory.add_key(entry, zone)
+        making = Keys(directory, lambda: datetime.now(UTC))
+        keys = {role: (await making.create(org, role, f"first {role}", zone)).key for role in roles}
         for source, provider in sources.items():
             await directory.put_source(org, source, provider)
     finally:
         await database.close()
-    return keys
+    return {str(role): key for role, key in keys.items()}
 
 
 async def has_keys(url: str, org: str) -> bool:
