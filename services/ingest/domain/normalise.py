@@ -37,11 +37,8 @@ class Place(NamedTuple):
     time_ms: int
 
 
-class Outgoing(NamedTuple):
-    """A record for `legs`. Without a group it goes to every partition."""
-
-    group: bytes | None
-    record: LegRecord
+Outgoing = tuple[bytes | None, LegRecord]
+"""Group and record for `legs`. Without a group it goes to every partition."""
 
 
 class Outcome:
@@ -85,10 +82,10 @@ class Normaliser:
             case TickRequested():
                 pass
             case CutRequested(org=org, id=id_):
-                outcome.legs.append(Outgoing(None, Cut(org, id_, place.partition, place.time_ms)))
+                outcome.legs.append((None, Cut(org, id_, place.partition, place.time_ms)))
             case WithdrawRequested(org=org, rule=rule, source=source, record=name):
                 group = keyless_group_key(org, rule, source, name)
-                outcome.legs.append(Outgoing(group, Withdraw(source, name, place.partition, place.time_ms)))
+                outcome.legs.append((group, Withdraw(source, name, place.partition, place.time_ms)))
 
     def _row(self, received: RowReceived, place: Place, outcome: Outcome) -> None:
         org, raw = received.org, received.row
@@ -139,8 +136,7 @@ class Normaliser:
         if not extracted.selected:
             outcome.not_reconciled[name] += 1
             return
-        for group, leg in extracted.legs:
-            outcome.legs.append(Outgoing(group, leg))
+        outcome.legs += extracted.legs
         for problem in extracted.problems:
             outcome.dead_letters.append(
                 _dead_letter(

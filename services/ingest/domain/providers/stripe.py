@@ -193,7 +193,7 @@ def _intent(envelope: _Envelope, thing: _Object, options: MappingOptions) -> _Me
     record = _need(thing.id, envelope, "id")
     return _Meaning(
         record=record,
-        amount=_need(thing.amount_received, envelope, "amount_received"),
+        amount=_moved(_need(thing.amount_received, envelope, "amount_received"), status),
         status=status,
         # An intent outranks its charges: its metadata may be newer than the copy that they got when they were made.
         sequence=_sequence(PAYMENT_RANKS, status) + 1,
@@ -203,6 +203,14 @@ def _intent(envelope: _Envelope, thing: _Object, options: MappingOptions) -> _Me
             "invoice_id": _id(thing.invoice),
         },
     )
+
+
+def _moved(amount: int, status: str) -> int | None:
+    """Return what was received; a payment that did not succeed and moved nothing states no amount.
+
+    Stated as 0 it would be compared with what was booked, and every decline would also be a wrong amount.
+    """
+    return amount if amount or status == "succeeded" else None
 
 
 def _intent_status(type_: str, thing: _Object) -> str:
@@ -224,7 +232,7 @@ def _charge(envelope: _Envelope, thing: _Object, options: MappingOptions) -> _Me
     record = intent or _need(thing.id, envelope, "id")
     return _Meaning(
         record=record,
-        amount=_need(thing.amount_captured, envelope, "amount_captured"),
+        amount=_moved(_need(thing.amount_captured, envelope, "amount_captured"), status),
         status=status,
         sequence=_sequence(PAYMENT_RANKS, status),
         refs={
@@ -317,14 +325,14 @@ _FAMILIES: tuple[tuple[str, str, _MeaningOf], ...] = (
 
 
 def _money(type_: str, amount: int | None, currency: str | None) -> dict[str, str]:
-    if amount is None or not currency:
+    if not currency:
         raise Unmapped(f"{type_}: the object has no currency", _REPORT)
     code = currency.upper()
     try:
         exponent = minor_unit_exponent(PROVIDER, code)
     except ValueError as error:
         raise Unmapped(f"{type_}: {error}, so its amount cannot be read", _REPORT) from None
-    return {"amount": from_minor_units(amount, exponent), "currency": code}
+    return {"currency": code} if amount is None else {"amount": from_minor_units(amount, exponent), "currency": code}
 
 
 def _attributes(envelope: _Envelope, thing: _Object) -> dict[str, str]:
