@@ -60,8 +60,10 @@ class Stream:
             return
         if number % 17 == 0:
             yield payment.intent("requires_payment_method", "payment_failed", delay=0.0)
-        yield payment.ledger(delay=0.3)
-        yield payment.intent("succeeded", "succeeded", delay=self._random.uniform(0.1, 1.5))
+        paid_after = self._random.uniform(0.1, 1.5)
+        yield payment.intent("succeeded", "succeeded", delay=paid_after)
+        # Most shops book before the webhook comes; after a decline they book what was paid in the end.
+        yield payment.ledger(delay=paid_after + 0.2 if number % 17 == 0 else 0.0)
         if number % REFUND_EVERY == 0:
             yield from payment.refund(short=number % (REFUND_EVERY * 20) == 0)
         if number % DISPUTE_EVERY == DISPUTE_EVERY - 1:
