@@ -3,152 +3,32 @@
 import asyncio
 import contextlib
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+import asyncpg
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, select, text, update
 
-from services.alerts.adapters.database import EVERY_ORG, Database, migrate
+from services.alerts.adapters.database import EVERY_ORG
 from services.alerts.adapters.delivery.outbox import PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
-from services.alerts.adapters.tables import delivery_attempts, outbox, webhook_endpoints
-from services.alerts.domain.delivery import compose
+from services.alerts.adapters.tables import webhook_endpoints
 from services.alerts.domain.signature import secret_text
-from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.use_cases.dispatch import Dispatch
-from shared.contracts.discrepancy import Discrepancy, LogPosition
-from tests.support.webhook_receiver import Receiver, slow, status
+from tests.support.delivery_desk import NOW, Desk, delivery_desk, eventually, found, holds
+from tests.support.webhook_receiver import slow, status
 
 pytestmark = pytest.mark.postgres
-NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def found(number: int = 1, revision: int = 1, **changes: Any) -> Discrepancy:
-    plain = {
-        "id": str(uuid.UUID(int=number)), "revision": revision, "state": "raised", "org": "acme", "rule": "billing.payments",
-        "pack": "billing", "type": "AmountMismatch", "severity": "medium", "key": f"p{number}", "side": None,
-        "account": None, "sides": {}, "duplicate": None, "expected": "10.00", "actual": "9.00", "difference": "-1.00",
-        "currency": "EUR", "raised_at": NOW, "resolved_at": None, "resolution": None, "expired": False, "explanation": "x",
-        "log": LogPosition(partition=0, offset=number * 100 + revision, time=NOW),
-    }  # fmt: skip
-    return Discrepancy(**(plain | changes))
-
-
-@dataclass
-class Desk:
-    """A database with endpoints, a receiver, and dispatchers as a test wants them."""
-
-    database: Database
-    receiver: Receiver
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    closing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
-
-    async def endpoint(self, path: str, *, url: str | None = None, previous: str | None = None) -> str:
-        id_, secret = str(uuid.uuid4()), secret_text(uuid.uuid4().bytes * 2)
-        self.receiver.secrets[path] = secret
-        values: dict[str, Any] = {"id": id_, "org": "acme", "url": url or self.receiver.url(path), "secret": secret}
-        if previous:
-            values |= {"previous_secret": previous, "previous_until": datetime.now(UTC) + timedelta(hours=1)}
-        async with self.database.transaction(EVERY_ORG) as connection:
-            await connection.execute(insert(webhook_endpoints).values(values))
-        return id_
-
-    async def store(self, endpoint: str, *discrepancies: Discrepancy, **more: Any) -> list[int]:
-        """What the sink does."""
-        rows = []
-        for one in discrepancies:
-            message = compose(endpoint, one, "raised" if one.revision > 1 else None, datetime.now(UTC))
-            rows.append(
-                {
-                    "org": one.org,
-                    "endpoint_id": endpoint,
-                    "discrepancy_id": one.id,
-                    "revision": one.revision,
-                    "log_offset": one.log.offset,
-                    "message_id": message.message_id,
-                    "type": message.type,
-                    "severity": message.severity,
-                    "payload": message.payload,
-                    **more,
-                }
-            )
-        async with self.database.transaction(EVERY_ORG) as connection:
-            ids = await connection.execute(insert(outbox).values(rows).returning(outbox.c.id))
-            return list(ids.scalars())
-
-    async def dispatcher(
-        self, *, cap: int = 1000, allow_private: bool = True, resolver: AbstractResolver | None = None,
-        timeout_s: float = 2.0, lease: timedelta = timedelta(seconds=30), poll_s: float = 0.1, listening: bool = True,
-    ) -> asyncio.Task[None]:  # fmt: skip
-        store = PostgresOutbox(self.database, cap=cap, lease=lease)
-        sender = await self.closing.enter_async_context(
-            WebhookSender(allow_private=allow_private, total_timeout_s=timeout_s, resolver=resolver)
-        )
-        dispatch = Dispatch(
-            store, sender, clock=lambda: datetime.now(UTC), chance=lambda: 0.5, attempt_max=timedelta(seconds=timeout_s)
-        )
-        runner = Dispatcher(dispatch, poll_s=poll_s)
-        self.tasks.append(asyncio.create_task(runner.run()))
-        if listening:
-            self.tasks.append(asyncio.create_task(store.listen(runner.wake)))
-        return self.tasks[-2 if listening else -1]
-
-    async def rows(self) -> dict[int, Any]:
-        async with self.database.transaction(EVERY_ORG) as connection:
-            return {row.id: row for row in await connection.execute(select(outbox).order_by(outbox.c.id))}
-
-    async def attempts(self, id_: int) -> list[Any]:
-        query = select(delivery_attempts).where(delivery_attempts.c.outbox_id == id_).order_by(delivery_attempts.c.id)
-        async with self.database.transaction(EVERY_ORG) as connection:
-            return list(await connection.execute(query))
-
-    async def due_now(self) -> None:
-        """What time does: the next try falls due."""
-        async with self.database.transaction(EVERY_ORG) as connection:
-            await connection.execute(
-                update(outbox).where(outbox.c.state == "pending").values(next_attempt_at=func.now())
-            )
-
-    async def reaches(self, id_: int, state: str, attempts: int | None = None) -> Any:
-        async def there() -> Any:
-            row = (await self.rows())[id_]
-            return row if row.state == state and attempts in (None, row.attempts) and not row.claimed_until else None
-
-        return await eventually(there, lambda: f"message {id_} is never {state}")
-
-    async def end(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.closing.aclose()
-
-
-async def eventually(look: Callable[[], Awaitable[Any]], words: Callable[[], str], timeout_s: float = 10) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        seen = await look()
-        if seen:
-            return seen
-        await asyncio.sleep(0.02)
-    raise AssertionError(words())
-
-
 @pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Desk]:
-    await migrate(database_url)
-    database = Database(database_url, pool_size=10)
-    async with Receiver() as receiver:
-        made = Desk(database, receiver)
+async def desk(migrated_url: str) -> AsyncIterator[Desk]:
+    async with delivery_desk(migrated_url) as made:
         yield made
-        await made.end()
-    await database.close()
 
 
 async def test_a_message_arrives_signed_and_its_attempt_is_stored(desk: Desk) -> None:
@@ -252,20 +132,13 @@ async def test_a_slow_endpoint_does_not_delay_a_healthy_one(desk: Desk) -> None:
     desk.receiver.script["/slow"] = [slow(5)]
     await desk.dispatcher(timeout_s=10)
     await desk.store(slow_one, *[found(n) for n in range(1, 40)])
-    await eventually(_holds(lambda: len(desk.receiver.at("/slow")) == 8), lambda: "its places are not filled")
+    await eventually(holds(lambda: len(desk.receiver.at("/slow")) == 8), lambda: "its places are not filled")
     begun = time.monotonic()
     ids = await desk.store(fast_one, *[found(n) for n in range(1, 40)])
     for id_ in ids:
         await desk.reaches(id_, "delivered")
     assert time.monotonic() - begun < 4
     assert len(desk.receiver.at("/slow")) == 8
-
-
-def _holds(look: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
-    async def ask() -> bool:
-        return look()
-
-    return ask
 
 
 async def test_redirects_are_not_followed(desk: Desk) -> None:
@@ -351,7 +224,7 @@ async def test_a_crash_between_send_and_mark_repeats_the_same_id_and_nothing_els
     lease = timedelta(seconds=3)
     crashing = await desk.dispatcher(lease=lease)
     [id_] = await desk.store(endpoint, found())
-    await eventually(_holds(lambda: len(desk.receiver.at("/a")) == 1), lambda: "never sent")
+    await eventually(holds(lambda: len(desk.receiver.at("/a")) == 1), lambda: "never sent")
     crashing.cancel()
     await desk.dispatcher(lease=lease)
     await desk.reaches(id_, "delivered", attempts=2)
@@ -399,7 +272,7 @@ async def test_revisions_arrive_in_order_whatever_order_they_are_stored_in(desk:
     endpoint = await desk.endpoint("/a")
     await desk.store(endpoint, *[found(n, revision) for revision in (3, 1, 2) for n in range(1, 6)])
     await desk.dispatcher()
-    await eventually(_holds(lambda: len(desk.receiver.taken) == 15), lambda: f"{len(desk.receiver.taken)} of 15")
+    await eventually(holds(lambda: len(desk.receiver.taken) == 15), lambda: f"{len(desk.receiver.taken)} of 15")
     for n in range(1, 6):
         mine = [t.body["data"]["revision"] for t in desk.receiver.taken if t.body["data"]["id"] == found(n).id]
         assert mine == [1, 2, 3]
@@ -428,7 +301,7 @@ async def test_a_storm_is_one_summary_and_every_record_is_kept(desk: Desk) -> No
     more = await desk.store(endpoint, *[found(n) for n in range(400, 410)], created_at=minute + timedelta(seconds=50))
     for id_ in more:
         await desk.reaches(id_, "dropped")
-    await eventually(_holds(lambda: len(desk.receiver.taken) >= 22), lambda: f"{len(desk.receiver.taken)}")
+    await eventually(holds(lambda: len(desk.receiver.taken) >= 22), lambda: f"{len(desk.receiver.taken)}")
     await asyncio.sleep(0.3)
     kinds = [taken.body["type"] for taken in desk.receiver.taken]
     assert (kinds.count("discrepancy.storm"), kinds.count("discrepancy.raised")) == (1, 21)
@@ -463,3 +336,26 @@ async def test_the_queries_of_the_loop_use_their_indexes(desk: Desk) -> None:
         await connection.execute(text("SET LOCAL enable_seqscan = off"))
         plan = (await connection.execute(text("EXPLAIN " + query), {"e": endpoint})).scalars().all()
     assert any("outbox_due_idx" in line for line in plan), plan
+
+
+async def test_an_attempt_that_cannot_be_stored_is_made_again_with_the_same_id(desk: Desk, migrated_url: str) -> None:
+    """Every connection breaks between the receiver's answer and its mark; listening and delivery go on by themselves."""
+    endpoint = await desk.endpoint("/a")
+    [id_] = await desk.store(endpoint, found())
+    administrator = await asyncpg.connect(migrated_url.replace("+asyncpg", ""))
+    async with administrator.transaction():
+        await administrator.execute("LOCK TABLE delivery_attempts IN ACCESS EXCLUSIVE MODE")
+        await desk.dispatcher(lease=timedelta(seconds=3))
+        await eventually(holds(lambda: len(desk.receiver.at("/a")) == 1), lambda: "never sent")
+        await asyncio.sleep(0.3)
+        await administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    await administrator.close()
+    await desk.reaches(id_, "delivered", attempts=2)
+    first, second = desk.receiver.at("/a")
+    assert first.id == second.id
+    await asyncio.sleep(1.5)
+    [later] = await desk.store(endpoint, found(2))
+    await desk.reaches(later, "delivered", attempts=1)
