@@ -38,6 +38,12 @@ def compile_record(record: RuleRecord) -> "MatchRule":
     return compile_match(record.org, given["pack"], MatchRuleModel.model_validate(given["rule"]))
 
 
+def shape_of(record: RuleRecord) -> str:
+    """Return what gives the sides and groups of a rule's legs their meaning: its sides in order, and its key."""
+    rule = msgspec.json.decode(record.specification)["rule"]
+    return _encode([list(rule["sides"]), rule["key"]]).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class SideRule:
     """One side of a rule."""

@@ -68,6 +68,8 @@ class Outcome:
     """Per (org, rule, key): for each group that stood under the key, one after the other, its deadline by side."""
     forgotten: int = 0
     """Groups that `keep` or `expire` ended before the end."""
+    groups: list[Any] = field(default_factory=list)
+    """Every `Group` that ever stood, as it was at its end."""
     openers: list[tuple[Any, ...]] = field(default_factory=list)
     """Of every group that ever stood: org, rule, key and the id of the event that opened it."""
 
@@ -290,7 +292,7 @@ class Facts:
         self.duplicate_ids = {
             (side, name): duplicate_id(key, opener, side, name)
             for side in key.rule["sides"]
-            for name in {*self.earliest, *self.superseded}
+            for name in {record_of(leg.event) for leg in self.held if not is_adjustment(leg.event)} | self.superseded
             if not sums(key.rule)
         }
         own = set(self.duplicate_ids.values())
@@ -748,6 +750,7 @@ def close(group: Group, outcome: Outcome) -> None:
     outcome.matches += group.matched()
     stood = (group.key.org, group.rule["name"], group.key.value)
     outcome.deadlines.setdefault(stood, []).append(deadlines(group.key, group.legs))
+    outcome.groups.append(group)
     outcome.openers.append((*stood, group.legs[0].event["id"]))
 
 

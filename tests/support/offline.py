@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.contracts.event import Event, EventRefused, accept, convert_posted, milliseconds
-from shared.contracts.leg import LegRecord, Tick
+from shared.contracts.leg import LegRecord, Tick, Withdraw, keyless_group_key, read_group_key
 from shared.rules.extract import Extractor
 from shared.rules.load import validate_rules
 from shared.rules.match_rule import rule_record
@@ -52,23 +52,35 @@ def log_of(
     rules: list[dict[str, Any]], events: list[dict[str, Any]], until: str, partitions: int = 1
 ) -> list[LogEntry]:
     """What ingest would write to one partition of `legs`: rules first, every inbox partition ticking at every time."""
-    extractors: dict[str, Extractor] = {}
-    log: list[LogEntry] = []
+    packs = {PACK: rules_of(rules)}
+    extractors = {org: Extractor(org, packs) for org in sorted({event["org"] for event in events})}
+    log: list[LogEntry] = [
+        (b"", rule_record(org, pack, model, 0))
+        for org, extractor in extractors.items()
+        for pack, model in extractor.models.values()
+    ]
     offsets = [0] * partitions
+    keyless: set[bytes] = set()
+    keyed: set[bytes] = set()
     for raw in events:
         try:
             event = accepted(raw)
         except EventRefused:
             continue
-        if event.org not in extractors:
-            extractor = extractors[event.org] = Extractor(event.org, {PACK: rules_of(rules)})
-            log += [(b"", rule_record(event.org, pack, model, 0)) for pack, model in extractor.models.values()]
         received = milliseconds(event.received_at)
         log += ticks(received, partitions)
         inbox = sum(event.id.encode()) % partitions
         extracted = extractors[event.org].extract(event, inbox, offsets[inbox], received)
         offsets[inbox] += 1
         log += [(leg.group, leg.leg) for leg in extracted.legs]
+        for group, leg in extracted.legs:
+            if leg.adjusts is not None:
+                continue
+            name = read_group_key(group)
+            alone = keyless_group_key(event.org, name.rule, event.source, event.record)
+            (keyless if name.keyless else keyed).add(alone)
+            if alone in keyless and alone in keyed:  # what alerts asks for when it sees the record in both groups
+                log.append((alone, Withdraw(event.source, event.record, inbox, received)))
     return log + ticks(time_of(until), partitions)
 
 

@@ -30,7 +30,7 @@ from shared.contracts.discrepancy import LogPosition, Resolution
 from shared.contracts.event import from_milliseconds
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw, read_group_key
 from shared.ids import canonical, dead_letter_id
-from shared.rules.match_rule import MatchRule, compile_record
+from shared.rules.match_rule import MatchRule, compile_record, shape_of
 
 UNKNOWN = -1
 """Log time while an inbox partition has not been heard of."""
@@ -63,12 +63,18 @@ class UnknownGeneration(Exception):
 class _Clock(msgspec.Struct, array_like=True):
     partitions: int
     times: dict[int, int]
+    log_time: int = UNKNOWN
+    """Kept beside the times: when an inbox partition is added, log time stands still and is not unknown again."""
 
 
 class _RuleState(msgspec.Struct, array_like=True):
     record: RuleRecord
     generations: list[str]
-    """Every generation this rule has had here; their legs are judged by the one in force."""
+    """Every generation this rule has had here with these sides and this key; their legs are judged by the one in force."""
+    shape: str = ""
+    """Sides and key of the generations: what the places and groups of their legs mean."""
+    retired: list[str] = []
+    """Generations of other shapes: their legs mean nothing to the rule in force and are ignored."""
 
 
 class Core:
@@ -145,7 +151,7 @@ class Core:
         log_time = min(times.values())
         if log_time <= self.log_time:
             return
-        self.log_time = log_time
+        self.log_time = self._clock.log_time = log_time
         if self._timers.next_at < log_time:
             for due, group in self._timers.due(log_time):
                 self._fire(group, due, offset)
@@ -339,49 +345,64 @@ class Core:
         name = (record.org, record.rule)
         state = self._rule_states.get(name)
         if state is not None and record.version < state.record.version:
-            self._know(state, record.generation)
+            self._know(state, record)
             return
+        self._dirty[_rule_entry(name)] = None
         if state is not None and state.record.specification == record.specification:
-            state.record.version = record.version
+            state.record = record
             return
         old = self._rules[state.record.generation] if state is not None else None
+        shape = state.shape if state is not None else ""
         rule = compile_record(record) if record.specification else None
-        generations = [] if state is None else state.generations
-        if record.generation not in generations:
-            generations.append(record.generation)
-        state = _RuleState(record, generations)
+        state = _next_state(state, record)
         self._rule_states[name] = state
-        self._enforce(rule, generations)
-        self._dirty[_rule_entry(name)] = None
-        if old is not None:
-            self._judge_rule_again(name, old, rule, offset)
+        self._enforce(rule, state)
+        if old is None:
+            return
+        if rule is None:
+            self._close_rule(name, old, "rule_withdrawn", offset)
+        elif state.shape != shape:
+            self._close_rule(name, old, "rule_changed", offset)
+        else:
+            self._judge_rule_again(name, rule, offset)
 
-    def _enforce(self, rule: MatchRule | None, generations: list[str]) -> None:
-        for generation in generations:
+    def _enforce(self, rule: MatchRule | None, state: _RuleState) -> None:
+        for generation in state.generations:
             self._rules[generation] = rule
+        for generation in state.retired:
+            self._rules[generation] = None
         if rule is not None:
             self._rule_words[rule.generation] = (RuleWords(rule), rule.pairs)
 
-    def _know(self, state: _RuleState, generation: str) -> None:
+    def _know(self, state: _RuleState, record: RuleRecord) -> None:
         """Remember an older generation that a lagging normaliser still names."""
-        if generation in state.generations:
+        generation = record.generation
+        if generation in state.generations or generation in state.retired or not record.specification:
             return
-        state.generations.append(generation)
-        self._rules[generation] = self._rules[state.record.generation]
+        fits = shape_of(record) == state.shape
+        (state.generations if fits else state.retired).append(generation)
+        self._rules[generation] = self._rules[state.record.generation] if fits else None
         self._dirty[_rule_entry((state.record.org, state.record.rule))] = None
 
-    def _judge_rule_again(self, name: tuple[str, str], old: MatchRule, rule: MatchRule | None, offset: int) -> None:
-        prefix = canonical(name)[:-1] + b","
-        at = max(self.log_time, 0)
-        for key in sorted(key for key in self._groups if key.startswith(prefix)):
+    def _judge_rule_again(self, name: tuple[str, str], rule: MatchRule, offset: int) -> None:
+        """Judge every group of a rule under its new generation, in place."""
+        for key in self._keys_of(name):
             group = self._group(key)
             assert group is not None
-            if rule is not None:
-                group.generation = rule.generation
-                self._judge(key, group, rule, offset, at, "rule_changed", None)
-                continue
-            moment = Moment(self.log_time, at, self._position(offset))
-            revisions = revise(group, old, read_group_key(key), NOT_JUDGED, moment, "rule_withdrawn")
+            group.generation = rule.generation
+            self._judge(key, group, rule, offset, max(self.log_time, 0), "rule_changed", None)
+
+    def _keys_of(self, name: tuple[str, str]) -> list[bytes]:
+        prefix = canonical(name)[:-1] + b","
+        return sorted(key for key in self._groups if key.startswith(prefix))
+
+    def _close_rule(self, name: tuple[str, str], old: MatchRule, cause: Resolution, offset: int) -> None:
+        """Resolve and forget the groups of a rule that is gone, or whose new sides and key they do not fit."""
+        moment = Moment(self.log_time, max(self.log_time, 0), self._position(offset))
+        for key in self._keys_of(name):
+            group = self._group(key)
+            assert group is not None
+            revisions = revise(group, old, read_group_key(key), NOT_JUDGED, moment, cause)
             if revisions:
                 self._changes.discrepancies += revisions
                 self._publish(key, group, old, PENDING, moment)
@@ -491,12 +512,11 @@ class Core:
 
     def _restore_clock(self, clock: _Clock) -> None:
         self._clock = clock
-        if clock.partitions and len(clock.times) >= clock.partitions:
-            self.log_time = min(clock.times.values())
+        self.log_time = clock.log_time
 
     def _restore_rule(self, state: _RuleState) -> None:
         self._rule_states[state.record.org, state.record.rule] = state
-        self._enforce(compile_record(state.record) if state.record.specification else None, state.generations)
+        self._enforce(compile_record(state.record) if state.record.specification else None, state)
 
     def _restore_group(self, key: bytes, value: bytes) -> None:
         self._forget(key)
@@ -528,6 +548,21 @@ def _agree(rule: MatchRule, one: Record, leg: Leg) -> bool:
 
 def _is_live(group: Group, rule: MatchRule) -> bool:
     return any(rule.sides[record.side].is_live(record.status) for record in group.records)
+
+
+def _next_state(state: _RuleState | None, record: RuleRecord) -> _RuleState:
+    """Return the state of a rule once `record` is in force."""
+    if state is None:
+        state = _RuleState(record, [])
+    if not record.specification:
+        known = [] if record.generation in state.generations else [record.generation]
+        return _RuleState(record, state.generations + known, state.shape, state.retired)
+    shape = shape_of(record)
+    if shape == state.shape:
+        known = [] if record.generation in state.generations else [record.generation]
+        return _RuleState(record, state.generations + known, shape, state.retired)
+    retired = [one for one in state.retired + state.generations if one != record.generation]
+    return _RuleState(record, [record.generation], shape, retired)
 
 
 def _rule_entry(name: tuple[str, str]) -> bytes:

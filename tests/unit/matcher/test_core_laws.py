@@ -1,0 +1,321 @@
+"""The Law on the product: order, repetition, batching, restarts and ticks decide nothing about what is open at the end."""
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.matcher.domain.changes import Changes
+from services.matcher.domain.core import OPEN_BYTES, SETTLED_OVERHEAD_BYTES, Core
+from services.matcher.domain.group import unpack
+from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.item import Item
+from shared.contracts.leg import Cut, Leg, RuleRecord, Tick, Withdraw
+from shared.rules.match_rule import rule_record
+from tests.model.match_model import EXACT, Facts, run
+from tests.model.strategies import (
+    Scenario,
+    at,
+    lawful_scenarios,
+    offsets,
+    open_at_end,
+    rearranged,
+    repeated,
+    scenarios,
+)
+from tests.support.offline import PACK, LogEntry, log_of, rules_of, run_offline, ticks, time_of
+
+MODERATE = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+WHOLE = lawful_scenarios()
+YEARS_MS = 30 * 365 * 86_400_000
+"""Longer than every deadline, `keep` and `expire` of the generated rules together."""
+
+
+def open_offline(scenario: Scenario) -> list[tuple[Any, ...]]:
+    engine, _ = run_offline(scenario.rules, scenario.events, scenario.until)
+    return open_at_end(msgspec.to_builtins(engine.last_revisions()))
+
+
+def open_in(results: Changes) -> list[tuple[Any, ...]]:
+    last: dict[str, Discrepancy] = {one.id: one for one in results.discrepancies}
+    return open_at_end(msgspec.to_builtins(list(last.values())))
+
+
+def joined(parts: list[Changes]) -> Changes:
+    return Changes(
+        [one for part in parts for one in part.discrepancies],
+        [one for part in parts for one in part.items],
+        [one for part in parts for one in part.dead_letters],
+        [one for part in parts for one in part.state],
+    )
+
+
+def drive(core: Core, log: list[LogEntry], first_offset: int = 0, *, each: bool = False) -> Changes:
+    parts = []
+    for offset, (group, record) in enumerate(log, start=first_offset):
+        core.apply(group, record, offset)
+        if each:
+            parts.append(core.take())
+    return joined([*parts, core.take()])
+
+
+def results(changes: Changes) -> bytes:
+    return msgspec.msgpack.encode((changes.discrepancies, changes.items, changes.dead_letters))
+
+
+def whole_state(core: Core) -> list[tuple[bytes, bytes]]:
+    return sorted(core.snapshot())
+
+
+@st.composite
+def hostile_logs(draw: st.DrawFn) -> list[LogEntry]:
+    """Logs with everything that can stand in them: late and repeated legs, lagging partitions, rule changes, cuts."""
+    scenario = draw(scenarios())
+    partitions = draw(st.integers(1, 3))
+    log = log_of(scenario.rules, scenario.events, scenario.until, partitions)
+    legs = [entry for entry in log if isinstance(entry[1], Leg)]
+    moments = st.sampled_from(offsets(scenario.rules[0])).map(lambda offset: time_of(at(offset)))
+    for _ in range(draw(st.integers(0, 6))):
+        place = draw(st.integers(min(2, len(log)), len(log)))
+        what = draw(
+            st.sampled_from(["lag", "lag", "late", "late", "cut", "withdraw", "rule", "rule withdrawn", "partitions"])
+        )
+        if what == "lag":
+            stalled = draw(st.integers(0, partitions - 1))
+            start = draw(st.integers(min(2, len(log)), len(log)))
+            kept = [
+                one for one in log[start:place] if not (isinstance(one[1], Tick) and one[1].inbox_partition == stalled)
+            ]
+            log[start:place] = kept
+        elif what == "late" and legs:
+            group, leg = draw(st.sampled_from(legs))
+            assert isinstance(leg, Leg)
+            log.insert(place, (group, msgspec.structs.replace(leg, received_at=draw(moments))))
+        elif what == "withdraw" and legs:
+            group, leg = draw(st.sampled_from(legs))
+            assert isinstance(leg, Leg)
+            log.insert(place, (group, Withdraw(leg.source, leg.record, 0, draw(moments))))
+        elif what == "cut":
+            log.insert(place, (b"", Cut("acme", "c1", draw(st.integers(0, partitions - 1)), draw(moments))))
+        elif what.startswith("rule"):
+            version = draw(st.integers(0, 4))
+            log.insert(place, (b"", draw(changed_rules(scenario.rules[0], version, withdrawn=what != "rule"))))
+        elif what == "partitions":
+            log.insert(place, (b"", Tick(0, draw(st.integers(1, 4)), draw(moments))))
+    return log
+
+
+@st.composite
+def changed_rules(draw: st.DrawFn, rule: dict[str, Any], version: int, *, withdrawn: bool) -> RuleRecord:
+    if withdrawn:
+        return RuleRecord("acme", rule["name"], "", version, "")
+    change = draw(
+        st.sampled_from(
+            [
+                {"compare": {"amount": {"tolerance": "2.00"}, "currency": {}}},
+                {"deadline": "30m"},
+                {"deadline": "5d"},
+                {"severity": {"default": "critical"}},
+                {"keep": "2h", "expire": "3h"},
+                {"settle": "20m"},
+                {"sides": dict(reversed(rule["sides"].items()))},
+                {"sides": {**rule["sides"], "extra": {"source": "extra", "type": ["payment.*"]}}, "deadline": "1h"},
+                {"key": ["refs.payment_id", "account"]},
+            ]
+        )
+    )
+    (model,) = rules_of([rule | change])
+    return rule_record("acme", PACK, model, version)
+
+
+# ---- the Law
+
+
+@MODERATE
+@given(WHOLE.flatmap(lambda one: st.tuples(st.just(one), rearranged(one))))
+def test_any_order_of_arrival_leaves_the_same_open(pair: tuple[Scenario, Scenario]) -> None:
+    """After every deadline and settling time."""
+    assert open_offline(pair[0]) == open_offline(pair[1])
+
+
+@MODERATE
+@given(WHOLE.flatmap(lambda one: st.tuples(st.just(one), repeated(one))))
+def test_redelivery_changes_no_revision(pair: tuple[Scenario, Scenario]) -> None:
+    """Not what is open and not what was said on the way; only the place in the log differs."""
+    said = [
+        [msgspec.structs.replace(one, log=None, explanation="") for one in engine.last_revisions()]  # type: ignore[arg-type]
+        for engine, _ in (run_offline(one.rules, one.events, one.until) for one in pair)
+    ]
+    assert said[0] == said[1]
+
+
+@MODERATE
+@given(hostile_logs())
+def test_batches_decide_nothing(log: list[LogEntry]) -> None:
+    """Taking after every record gives what taking once at the end gives, and the state deltas add up to the state."""
+    at_once, one_by_one = Core(0), Core(0)
+    whole, parts = drive(at_once, log), drive(one_by_one, log, each=True)
+
+    assert results(whole) == results(parts)
+    assert whole_state(at_once) == whole_state(one_by_one)
+    for changes, core in ((whole, at_once), (parts, one_by_one)):
+        assert sorted((key, value) for key, value in dict(changes.state).items() if value) == whole_state(core)
+
+
+@MODERATE
+@given(hostile_logs(), st.data())
+def test_a_restart_anywhere_changes_nothing(log: list[LogEntry], data: st.DataObject) -> None:
+    """Restored from a snapshot or from deltas, the rest of the log gives the same results and the same state."""
+    stop = data.draw(st.integers(0, len(log)), label="restart after")
+    undisturbed = Core(0)
+    before = drive(undisturbed, log[:stop], each=True)
+    entries = [list(undisturbed.snapshot()), before.state]
+    after = drive(undisturbed, log[stop:], stop)
+    for saved in entries:
+        restored = Core(0)
+        restored.restore(saved)
+        assert results(drive(restored, log[stop:], stop)) == results(after)
+        assert whole_state(restored) == whole_state(undisturbed)
+        assert restored.log_time == undisturbed.log_time
+        counters = (restored.open_items, restored.settled_items, restored.state_bytes)
+        assert counters == (undisturbed.open_items, undisturbed.settled_items, undisturbed.state_bytes)
+
+
+@MODERATE
+@given(hostile_logs())
+def test_the_same_log_gives_the_same_bytes(log: list[LogEntry]) -> None:
+    """Results, deltas and state."""
+    first, second = Core(3), Core(3)
+    changes = [drive(core, log, each=True) for core in (first, second)]
+
+    assert results(changes[0]) == results(changes[1])
+    assert changes[0].state == changes[1].state
+    assert whole_state(first) == whole_state(second)
+
+
+@MODERATE
+@given(hostile_logs())
+def test_log_time_never_falls_and_revisions_count_up(log: list[LogEntry]) -> None:
+    """Whatever partitions say, and however often a group is raised, resolved and raised again."""
+    core = Core(0)
+    revisions: Counter[tuple[str, str]] = Counter()
+    before = core.log_time
+    for offset, (group, record) in enumerate(log):
+        core.apply(group, record, offset)
+        assert core.log_time >= before
+        before = core.log_time
+        for one in core.take().discrepancies:
+            assert one.revision in (revisions[one.org, one.id] + 1, 1)
+            revisions[one.org, one.id] = one.revision
+
+
+@MODERATE
+@given(WHOLE, st.data())
+def test_ticks_and_lagging_partitions_decide_nothing(scenario: Scenario, data: st.DataObject) -> None:
+    """Extra ticks in between, several inbox partitions and late ones: the same is open at the end."""
+    partitions = data.draw(st.integers(1, 3), label="inbox partitions")
+    log = log_of(scenario.rules, scenario.events, scenario.until, partitions)
+    end = len(log) - partitions
+    places = data.draw(st.lists(st.integers(0, end - 1), max_size=10, unique=True), label="ticks left out")
+    lagging = [one for place, one in enumerate(log) if place not in places or not isinstance(one[1], Tick)]
+    for place in data.draw(st.lists(st.integers(0, len(lagging) - partitions), max_size=5), label="ticks in between"):
+        known = [one[1].time for one in lagging[:place] if isinstance(one[1], Tick) and one[1].inbox_partition == 0]
+        coming = [one[1].time for one in lagging[place:] if isinstance(one[1], Tick) and one[1].inbox_partition == 0]
+        between = (max(known, default=min(coming)) + min(coming)) // 2
+        lagging.insert(place, (b"", Tick(0, partitions, between)))
+
+    assert open_in(drive(Core(0), lagging)) == open_in(drive(Core(0), log)) == open_offline(scenario)
+
+
+@MODERATE
+@given(WHOLE)
+def test_a_stalled_inbox_partition_raises_no_missing_record(scenario: Scenario) -> None:
+    """Log time is the least of all partitions, so a partition that says nothing more holds every deadline back."""
+    log = log_of(scenario.rules, scenario.events, scenario.until, 2)
+    stalled = [one for one in log if not (isinstance(one[1], Tick) and one[1].inbox_partition == 1)]
+    stalled = [
+        (group, msgspec.structs.replace(leg, inbox_partition=0) if isinstance(leg, Leg | Withdraw) else leg)
+        for group, leg in stalled
+    ]
+    start = time_of(at(0))
+
+    told = drive(Core(0), [(b"", Tick(1, 2, start)), *stalled]).discrepancies
+    assert not [one for one in told if one.type.startswith("Missing") and one.state == "raised"]
+
+
+# ---- what is counted
+
+
+@MODERATE
+@given(hostile_logs())
+def test_counters_are_what_a_recount_gives_and_nothing_stays_for_ever(log: list[LogEntry]) -> None:
+    """After every record, and all zero once `keep` and `expire` have passed."""
+    core = Core(0)
+    for offset, (group, record) in enumerate(log):
+        core.apply(group, record, offset)
+        assert (core.open_items, core.settled_items, core.state_bytes) == recount(core)
+    for inbox in range(5):
+        core.apply(b"", Tick(inbox, 5, time_of(at(0)) + YEARS_MS), len(log))
+    assert (core.open_items, core.settled_items, core.state_bytes) == (0, 0, 0)
+
+
+def recount(core: Core) -> tuple[int, int, int]:
+    is_open, settled, size = 0, 0, 0
+    for key, value in core.snapshot():
+        if not key.startswith(b"["):
+            continue
+        group = unpack(value)
+        if not group.waits and not any(raised.open for raised in group.raised or ()):
+            settled += 1
+            size += len(key) + len(value) + SETTLED_OVERHEAD_BYTES
+        else:
+            is_open += 1
+            size += len(key) + OPEN_BYTES
+    return is_open, settled, size
+
+
+@MODERATE
+@given(lawful_scenarios(whole=False))
+def test_every_live_record_stands_in_exactly_one_item_after_a_cut(scenario: Scenario) -> None:
+    """And the item's totals are the sums of the records' winning events, per side and currency."""
+    log = log_of(scenario.rules, scenario.events, scenario.until)
+    for org in ("acme", "globex"):
+        log.append((b"", Cut(org, "c1", 0, time_of(scenario.until))))
+    items: dict[str, Item] = {item.id: item for _, item in drive(Core(0), log).items}
+    outcome = run(scenario.rules, scenario.events, scenario.until)
+
+    held = {}
+    for group in outcome.groups:
+        facts = Facts(group.key, group.legs)
+        if facts.any_live():
+            held[group.key.org, group.key.value] = {side: totals(facts, side) for side in group.rule["sides"]}
+    shown = {
+        (item.org, item.key): {
+            side: {currency: (total.count, Decimal(total.amount)) for currency, total in one.totals.items()}
+            if one
+            else {}
+            for side, one in item.sides.items()
+        }
+        for item in items.values()
+        if item.live
+    }
+    assert shown == held
+
+
+def totals(facts: Facts, side: str) -> dict[str, tuple[int, Decimal]]:
+    found: dict[str, tuple[int, Decimal]] = {}
+    for record in facts.live_on(side):
+        if record.amount is not None and record.currency is not None:
+            count, amount = found.get(record.currency, (0, Decimal(0)))
+            found[record.currency] = (count + 1, EXACT.add(amount, record.amount))
+    return found
+
+
+def test_a_log_of_ticks_alone_is_nothing_to_report() -> None:
+    """The clock is state, but no result."""
+    changes = drive(Core(0), ticks(1000, 3) + ticks(2000, 3))
+
+    assert (changes.discrepancies, changes.items, changes.dead_letters) == ([], [], [])
