@@ -1,6 +1,7 @@
 """The composition root of ingest: which parts run, how they start, how they end."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -38,6 +39,8 @@ DIRECTORY_READ = "directory read"
 DIRECTORY_LOOP = "directory"
 DRAIN_TIMEOUT_S = 8.0
 """A round ends within a second; below the 10 s after which `docker stop` kills."""
+GC_THRESHOLD = 50_000
+"""Objects made between two looks for garbage: about one batch."""
 
 _rule_set_names = msgspec.json.Decoder(tuple[str, str]).decode
 
@@ -160,6 +163,9 @@ class _Process:
         try:
             if not await _unless_stopped(stopping, self._start()):
                 return
+            # What is alive now stays; the default would look through a batch's events many times before they go.
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD)
             tasks += [asyncio.create_task(part, name=name) for name, part in self._once_started()]
             host, port = self._listener.getsockname()[:2]
             log.info("ingest runs", role=str(self._settings.ingest_role), address=f"http://{host}:{port}")

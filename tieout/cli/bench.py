@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
         help="Measure throughput on this machine, beside the limit measured in the same run.", no_args_is_help=True
     )
     group.command("matcher", epilog="Example: tieout bench matcher --json")(bench_matcher)
+    group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
     app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
 
 
@@ -31,7 +32,25 @@ def bench_matcher(
 
     Without options it starts a broker of its own (Java and Maven) and ends within 240 s.
     """
+    from services.matcher.settings import MatcherSettings
+    from shared.telemetry.logs import configure_logging
     from tieout.bench.harness import show
     from tieout.bench.matcher import bench
 
+    configure_logging("bench", MatcherSettings(log_level="error"))
     show(asyncio.run(bench(events, partitions, kafka)), as_json=as_json)
+
+
+def bench_normaliser(
+    events: Annotated[int, typer.Option(min=1_000, help="Prepared inbox records.")] = 200_000,
+    webhooks_percent: Annotated[int, typer.Option(min=0, max=100, help="Stripe webhooks among them.")] = 50,
+    as_json: JSON = False,
+) -> None:
+    """Map a prepared inbox to events and legs with one process; the limit is a pass-through without decoding.
+
+    It starts a broker of its own (Java and Maven).
+    """
+    from tieout.bench.harness import show
+    from tieout.bench.normaliser import bench
+
+    show(asyncio.run(bench(events, webhooks_percent)), as_json=as_json)

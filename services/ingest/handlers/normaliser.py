@@ -84,6 +84,8 @@ class NormaliserLoop:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = asyncio.Event()
+        self.records_done = 0
+        """Inbox records whose events and legs are acknowledged, since the start of this process."""
 
     def stop(self) -> None:
         """End after the round that is under way."""
@@ -128,7 +130,7 @@ class NormaliserLoop:
             session_timeout_ms=settings.session_timeout_ms,
             **fetch,
         )
-        session = _Session(self._parts, sender, reader, counts)
+        session = _Session(self, self._parts, sender, reader, counts)
         try:
             await sender.start()
             reader.subscribe([Topics(kafka.topic_prefix).inbox], listener=session)
@@ -160,11 +162,13 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     def __init__(
         self,
+        loop: NormaliserLoop,
         parts: Parts,
         sender: "AIOKafkaProducer",
         reader: "AIOKafkaConsumer",
         counts: dict[str, int],
     ) -> None:
+        self._loop = loop
         self._topics = Topics(parts.kafka.topic_prefix)
         self._settings = parts.settings
         self._health = parts.health
@@ -300,6 +304,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             self._times[number] = max(self._times.get(number, 0), records[-1].timestamp)
             self._heard[number] = now
             self._asked.pop(number, None)
+            self._loop.records_done += len(records)
             highwater = self._reader.highwater(partition)
             if highwater is not None:
                 gauge("tieout_ingest_normaliser_lag_records").labels(number).set(highwater - self._next[partition])
@@ -310,7 +315,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for letter in outcome.dead_letters:
             source = bounded("source", letter.source or "unknown")
             counter("tieout_ingest_dead_letters_total").labels(source, "unknown", letter.reason).inc()
-        generations = Counter(leg.record.generation for leg in outcome.legs if isinstance(leg.record, Leg))
+        generations = Counter(leg.generation for _, leg in outcome.legs if isinstance(leg, Leg))
         for generation, count in generations.items():
             counter("tieout_ingest_legs_total").labels(bounded("rule", self._rules.name_of(generation))).inc(count)
 
