@@ -19,6 +19,7 @@ COMMANDS = (
     "topics",
     "replay",
     "rules",
+    "runs",
     "ingest",
     "matcher",
     "bench",

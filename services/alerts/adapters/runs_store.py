@@ -231,7 +231,7 @@ class _InHand:
         """Complete runs of the same kind (day, month, range) before this one: each series tells its own changes."""
         run = self.run
         statement = (
-            select(runs.c.period_start, runs.c.period_end, runs.c.zone, runs.c.summary["at"].astext.label("at"))
+            select(runs.c.period_start, runs.c.period_end, runs.c.zone, runs.c.summary["at"].as_string().label("at"))
             .where(
                 runs.c.org == run.org,
                 runs.c.pack == run.pack,

@@ -106,8 +106,8 @@ discrepancies = Table(
     Column("reopened", Integer, nullable=False, server_default="0", comment="how often it came back after a resolve"),
     Column("status_at", _Time, nullable=False, comment="when status last changed"),
     Column("stored_at", _Time, nullable=False, server_default=_NOW, comment="when the sink first stored it"),
-    Index(None, "org", "log_time", "id"),
-    Index("discrepancies_open_idx", "org", "status", "log_time", postgresql_where=text("status <> 'resolved'")),
+    Index(None, "org", "raised_at", "id"),
+    Index("discrepancies_open_idx", "org", "status", "raised_at", postgresql_where=text("status <> 'resolved'")),
     Index(None, "group_id"),
 )
 
@@ -304,7 +304,7 @@ runs = Table(
     Column("requested_by", Text, nullable=False),
     Column("status", Text, nullable=False, comment="running, completed, incomplete or failed"),
     Column("provisional", Boolean, nullable=False),
-    Column("summary", JSONB),
+    Column("summary", JSON),
     Column("report_json", JSON, comment="in the order of the report: rules, sides"),
     Column("report_markdown", Text),
     Column("error", Text),

@@ -71,11 +71,11 @@ CREATE TABLE discrepancies (
     CONSTRAINT discrepancies_pkey PRIMARY KEY (id)
 );
 
-CREATE INDEX discrepancies_open_idx ON discrepancies (org, status, log_time) WHERE status <> 'resolved';
+CREATE INDEX discrepancies_open_idx ON discrepancies (org, status, raised_at) WHERE status <> 'resolved';
 
 CREATE INDEX discrepancies_group_id_idx ON discrepancies (group_id);
 
-CREATE INDEX discrepancies_org_log_time_id_idx ON discrepancies (org, log_time, id);
+CREATE INDEX discrepancies_org_raised_at_id_idx ON discrepancies (org, raised_at, id);
 
 COMMENT ON COLUMN discrepancies.group_id IS 'name of org, rule and key: finds the item of the same group';
 
@@ -310,7 +310,7 @@ CREATE TABLE runs (
     requested_by TEXT NOT NULL,
     status TEXT NOT NULL,
     provisional BOOLEAN NOT NULL,
-    summary JSONB,
+    summary JSON,
     report_json JSON,
     report_markdown TEXT,
     error TEXT,

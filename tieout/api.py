@@ -1,0 +1,94 @@
+"""The API of alerts as commands use it: address and key from the environment, errors as sentences for people."""
+
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.errors import DependencyAway, UsageError
+
+URL_VARIABLE = "TIEOUT_API_URL"
+KEY_VARIABLE = "TIEOUT_API_KEY"
+URL_DEFAULT = "http://127.0.0.1:8081"
+TIMEOUT_S = 60.0
+"""A triggered run waits some seconds for its result."""
+
+
+class ApiRefused(UsageError):
+    """The API answered with an error; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsApi:
+    """One organisation's view of alerts, by its API key."""
+
+    url: str
+    key: str = field(repr=False)
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """Return the decoded JSON answer."""
+        return json.loads(self.get_text(path, query, accept="application/json"))
+
+    def get_text(self, path: str, query: Mapping[str, str] | None = None, *, accept: str) -> str:
+        """Return the answer as it came."""
+        where = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        return self._send("GET", where, None, accept)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send `body` as JSON and return the decoded JSON answer."""
+        return json.loads(self._send("POST", path, json.dumps(body).encode(), "application/json"))
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Like `post`, with PATCH."""
+        return json.loads(self._send("PATCH", path, json.dumps(body).encode(), "application/json"))
+
+    def _send(self, method: str, path: str, body: bytes | None, accept: str) -> str:
+        """Raises `ApiRefused` for an error answer and `DependencyAway` where nobody answers."""
+        headers = {"Authorization": f"Bearer {self.key}", "Accept": accept, "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - checked in `from_environment`
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above
+                text: str = answer.read().decode()
+                return text
+        except urllib.error.HTTPError as error:
+            raise self._refusal(error) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise DependencyAway(
+                f"alerts at {self.url} does not answer: {reason}; start it, or set {URL_VARIABLE} to where it runs"
+            ) from None
+
+    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
+        try:
+            detail = str(json.loads(error.read())["detail"])
+        except (OSError, ValueError, KeyError, TypeError):
+            detail = str(error.reason)
+        if error.code == 503:
+            return DependencyAway(f"alerts at {self.url}: {detail}")
+        hint = f" (the key is {KEY_VARIABLE})" if error.code in {401, 403} else ""
+        return ApiRefused(error.code, f"{detail}{hint}")
+
+
+def from_environment() -> AlertsApi:
+    """Return the API that the environment names.
+
+    Raises:
+        UsageError: no key, or an address that is none.
+    """
+    url = os.environ.get(URL_VARIABLE, "") or URL_DEFAULT
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{URL_VARIABLE}={url!r} is no address: write http://HOST:PORT or https://…")
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise UsageError(f"set {KEY_VARIABLE} to an API key (`tieout keys create` makes one)")
+    if not key.isascii() or any(character.isspace() for character in key):
+        raise UsageError(f"{KEY_VARIABLE} is no API key: it holds spaces or other characters than ASCII")
+    return AlertsApi(url.rstrip("/"), key)
