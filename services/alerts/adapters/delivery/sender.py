@@ -20,7 +20,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 16_384
 """Answers are read only so that the connection can be used again; a longer one closes it."""
 HEADER_BYTES_MAX: Final = 8_190
-KEEPALIVE_S: Final = 30.0
+KEEPALIVE_S: Final = 4.0
+"""Below the 5 s after which common servers close: a request on a connection just closed would count as a failed try."""
 DNS_TTL_S: Final = 10
 USER_AGENT: Final = "tieout-webhooks"
 
