@@ -22,11 +22,13 @@ from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
 from services.alerts.adapters.delivery.outbox import PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.rule_topic import RuleTopic
 from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
+from services.alerts.adapters.triage_store import PostgresTriage
 from services.alerts.handlers.dispatcher import Dispatcher
-from services.alerts.handlers.http import create_app
+from services.alerts.handlers.http import billing, create_app, v1
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
 from services.alerts.handlers.scheduler import complete_runs
@@ -34,8 +36,10 @@ from services.alerts.handlers.sink import SinkLoop
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
+from services.alerts.use_cases.keys import Keys
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.sink import store
+from services.alerts.use_cases.triage import Triage
 from shared.errors import DependencyAway
 from shared.kafka.client import wait_for_kafka
 from shared.kafka.settings import KafkaSettings
@@ -47,7 +51,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 LOOP_STALL_S_MAX = 30.0
 """A loop that does not come round for longer is stuck."""
-KAFKA_START_PAUSE_S = 1.0
 
 log = structlog.get_logger()
 
@@ -61,6 +64,7 @@ class Stores:
     outbox: TopicOutbox
     sink: PostgresSink
     cuts: KafkaCuts
+    rules: RuleTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,19 @@ class Part:
 
 def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
     """Every router of the API."""
+    triage = Triage(PostgresTriage(stores.database), stores.rules, _now)
     return [
+        billing.router(triage),
+        v1.discrepancies_router(triage),
+        v1.items_router(triage),
+        v1.directory_router(stores.directory, Keys(stores.directory, _now)),
         runs_http.router(_runs(stores), settings.reconciliation_daily_token),
         endpoints_http.router(_endpoints(stores, settings)),
     ]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> Sequence[Part]:
@@ -93,7 +106,7 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
 def _endpoints(stores: Stores, settings: AlertsSettings) -> Endpoints:
     return Endpoints(
         PostgresEndpoints(stores.database),
-        clock=lambda: datetime.now(UTC),
+        clock=_now,
         random_bytes=secrets.token_bytes,
         allow_private=settings.webhooks_allow_private,
     )
@@ -107,7 +120,7 @@ async def _deliver(database: Database, settings: AlertsSettings, health: Health)
         dispatch = Dispatch(
             outbox,
             sender,
-            clock=lambda: datetime.now(UTC),
+            clock=_now,
             chance=random.random,
             attempt_max=timedelta(seconds=settings.webhooks_timeout_s),
         )
@@ -126,7 +139,7 @@ def _runs(stores: Stores) -> Runs:
         store=PostgresRuns(stores.database),
         directory=stores.directory,
         cuts=stores.cuts,
-        now=lambda: datetime.now(UTC),
+        now=_now,
     )
 
 
@@ -134,7 +147,7 @@ def _sink(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
     return SinkLoop(
         kafka,
         stores.sink,
-        lambda batch: store(stores.sink, batch, datetime.now(UTC)),
+        lambda batch: store(stores.sink, batch, _now()),
         health,
         group=settings.sink_group,
         instance_id=settings.sink_instance_id,
@@ -173,6 +186,7 @@ def open_stores(settings: AlertsSettings, kafka: KafkaSettings) -> Stores:
         outbox=TopicOutbox(database, kafka),
         sink=PostgresSink(database),
         cuts=KafkaCuts(kafka),
+        rules=RuleTopic(kafka),
     )
 
 

@@ -11,10 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.rows import Row, discrepancy_of, log_of, read_item_sides, read_key, standing_of
 from services.alerts.domain.moved import Holder
 from services.alerts.domain.names import name_id
 from services.alerts.domain.settled import StoredItem
-from services.alerts.domain.triage import Facts, Standing
+from services.alerts.domain.triage import Standing
 from services.alerts.ports.sink import (
     Fenced,
     Outgoing,
@@ -26,16 +27,11 @@ from services.alerts.ports.sink import (
     Writes,
 )
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Check, Discrepancy, Key, LogPosition, SideEvidence
+from shared.contracts.discrepancy import Check, Discrepancy, LogPosition
 from shared.contracts.inbox import WithdrawRequested, encode_inbox
-from shared.contracts.item import ItemSide
 from shared.ids import canonical
 
 _json = msgspec.json.Encoder().encode
-_read_key = msgspec.json.Decoder(Key).decode
-_read_facts = msgspec.json.Decoder(Facts).decode
-_read_item_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
-_read_sides = msgspec.json.Decoder(dict[str, SideEvidence | None]).decode
 
 _FENCE = """
 UPDATE sink_offsets s SET next_offset = b.end_ FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
@@ -208,7 +204,7 @@ class PostgresSinkTransaction:
         return holders
 
     async def discrepancies(self, ids: Collection[str]) -> dict[str, Discrepancy]:
-        return {row["id"]: _discrepancy(row) for row in await self._driver.fetch(_DISCREPANCIES, list(ids))}
+        return {row["id"]: discrepancy_of(row) for row in await self._driver.fetch(_DISCREPANCIES, list(ids))}
 
     async def subscriptions(self) -> Sequence[Subscription]:
         return [
@@ -308,76 +304,26 @@ def _insert(table: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table} ({_list(columns)}) VALUES ({values})"  # noqa: S608 - constants
 
 
-def standing_of(row: Mapping[str, Any]) -> Standing:
-    """Read the triage columns of a discrepancy."""
-    accepted = row["accepted"]
-    return Standing(
-        status=row["status"],
-        state=row["state"],
-        revision=row["revision"],
-        log_offset=row["log_offset"],
-        facts=Facts(row["type"], row["expected"], row["actual"], row["currency"]),
-        resolution=row["resolution"],
-        status_at=row["status_at"],
-        assignee=row["assignee"],
-        reason=row["reason"],
-        accepted=_read_facts(accepted) if accepted else None,
-        reopened=row["reopened"],
-    )
-
-
-def _stored_item(row: Mapping[str, Any]) -> StoredItem:
+def _stored_item(row: Row) -> StoredItem:
     return StoredItem(
         id=row["id"],
         group_id=row["group_id"],
         revision=row["revision"],
         log_offset=row["log_offset"],
         settled=row["status"] == "matched" or (not row["live"] and row["quiet"]),
-        sides=_read_item_sides(row["sides"]),
+        sides=read_item_sides(row["sides"]),
         reopened_offset=row["reopened_offset"],
     )
 
 
-def _log(row: Mapping[str, Any]) -> LogPosition:
-    return LogPosition(partition=row["log_partition"], offset=row["log_offset"], time=row["log_time"])
-
-
-def _holder(row: Mapping[str, Any]) -> Holder:
+def _holder(row: Row) -> Holder:
     return Holder(
         group_id=row["group_id"],
         org=row["org"],
         rule=row["rule"],
         pack=row["pack"],
-        key=_read_key(row["key"]),
-        log=_log(row),
-    )
-
-
-def _discrepancy(row: Mapping[str, Any]) -> Discrepancy:
-    return Discrepancy(
-        id=row["id"],
-        revision=row["revision"],
-        state=row["state"],
-        org=row["org"],
-        rule=row["rule"],
-        pack=row["pack"],
-        type=row["type"],
-        severity=row["severity"],
-        key=_read_key(row["key"]),
-        side=row["side"],
-        account=row["account"],
-        sides=_read_sides(row["sides"]),
-        duplicate=row["duplicate"],
-        expected=row["expected"],
-        actual=row["actual"],
-        difference=None if row["difference"] is None else format(row["difference"], "f"),
-        currency=row["currency"],
-        raised_at=row["raised_at"],
-        resolved_at=row["resolved_at"],
-        resolution=row["resolution"],
-        expired=row["expired"],
-        explanation=row["explanation"],
-        log=_log(row),
+        key=read_key(row["key"]),
+        log=log_of(row),
     )
 
 

@@ -1,6 +1,5 @@
 """Who calls: `Authorization: Bearer tk_<id>_<secret>`, checked against the stored SHA-256 in constant time."""
 
-import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from services.alerts.handlers.http.problem import Problem
 from services.alerts.ports.directory import DirectoryStore
+from services.alerts.use_cases.keys import key_sha256
 from shared.contracts.directory import Role
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, as `tieout keys create` showed it.")
@@ -30,11 +30,6 @@ class Caller:
     def actor(self) -> str:
         """How the action log names it."""
         return f"{self.name} (tk_{self.key_id})"
-
-
-def key_sha256(key: str) -> str:
-    """Return the hex digest that is stored for `key`."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 async def _caller(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:

@@ -1,0 +1,64 @@
+"""The rules in force, read from the topic `rules` when somebody asks: a small topic, a rare question."""
+
+import asyncio
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.alerts.domain.adjustment import RuleShape
+from shared.contracts.rule_set import RuleSetRecord, decode_rule_set, rule_set_key
+from shared.kafka.client import consumer
+from shared.kafka.errors import KafkaAway
+from shared.kafka.settings import KafkaSettings
+
+READ_TIMEOUT_S = 10
+"""The whole topic is some hundred records."""
+
+
+class RuleTopic:
+    """`RuleShapes` over Kafka."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+
+    async def shape(self, org: str, pack: str, rule: str) -> RuleShape | None:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                record = await self._last(rule_set_key(org, pack))
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise KafkaAway(f"the rules could not be read from Kafka: {type(error).__name__}: {error}") from error
+        return None if record is None else _shape(record, rule)
+
+    async def _last(self, key: bytes) -> RuleSetRecord | None:
+        partition = TopicPartition(self._kafka.topic_prefix + "rules", 0)
+        client = consumer(self._kafka, auto_offset_reset="earliest")
+        await client.start()
+        try:
+            client.assign([partition])
+            await client.seek_to_beginning(partition)
+            return await _read(client, partition, key)
+        finally:
+            await client.stop()
+
+
+async def _read(client: AIOKafkaConsumer, partition: TopicPartition, key: bytes) -> RuleSetRecord | None:
+    end = (await client.end_offsets([partition]))[partition]
+    last: RuleSetRecord | None = None
+    while await client.position(partition) < end:
+        for record in (await client.getmany(partition, timeout_ms=500)).get(partition, ()):
+            if record.key == key:
+                last = None if record.value is None else decode_rule_set(record.value)
+    return last
+
+
+def _shape(record: RuleSetRecord, rule: str) -> RuleShape | None:
+    model = next((model for model in record.rules if model.get("name") == rule), None)
+    if model is None or "sides" not in model:
+        return None
+    key = model["key"]
+    fields = [key] if isinstance(key, str) else key
+    return RuleShape(
+        key_fields=msgspec.convert(fields, tuple[str, ...]),
+        sources={side: selector["source"] for side, selector in model["sides"].items()},
+    )

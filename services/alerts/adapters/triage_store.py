@@ -1,0 +1,206 @@
+"""Discrepancies and items for people: lists, histories, and actions with their line in the log."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    Table,
+    Text,
+    and_,
+    cast,
+    insert,
+    literal,
+    null,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.adapters.database import Database
+from services.alerts.adapters.rows import Row, discrepancy_of, item_of, standing_of
+from services.alerts.adapters.tables import (
+    action_log,
+    adjustments,
+    discrepancies,
+    discrepancy_revisions,
+    items,
+    topic_outbox,
+)
+from services.alerts.domain.adjustment import Adjustment
+from services.alerts.domain.triage import LogRow, Standing
+from services.alerts.ports.triage import Decide, Filter, History, ItemFilter, Revision, Stored
+from shared.contracts.inbox import RowReceived, encode_inbox
+from shared.contracts.item import Item
+from shared.ids import canonical
+
+_JSON_TEXT = ("key", "sides", "accepted", "discrepancies", "event")
+"""Read as text and decoded into contracts: once, and with the order of the sides."""
+
+
+def _columns(table: Table) -> list[ColumnElement[Any] | Column[Any]]:
+    return [cast(column, Text).label(column.name) if column.name in _JSON_TEXT else column for column in table.c]
+
+
+class PostgresTriage:
+    """`TriageStore` over PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, org: str, chosen: Filter, after: tuple[datetime, str] | None, limit: int) -> Sequence[Stored]:
+        c = discrepancies.c
+        query = select(*_columns(discrepancies)).where(c.org == org, *_conditions(chosen))
+        if after is not None:
+            query = query.where(tuple_(c.raised_at, c.id) < after)
+        query = query.order_by(c.raised_at.desc(), c.id.desc()).limit(limit)
+        async with self._database.transaction(org) as connection:
+            return [_stored(row) for row in (await connection.execute(query)).mappings()]
+
+    async def find(self, org: str, id_: str) -> Stored | None:
+        async with self._database.transaction(org) as connection:
+            return await _one(connection, _by_id(org, id_))
+
+    async def history(self, org: str, id_: str) -> History | None:
+        async with self._database.transaction(org) as connection:
+            stored = await _one(connection, _by_id(org, id_))
+            if stored is None:
+                return None
+            r, a, p = discrepancy_revisions.c, action_log.c, adjustments.c
+            revisions = (
+                select(discrepancy_revisions).where(r.org == org, r.id == id_).order_by(r.log_offset, r.revision)
+            )
+            log = select(action_log).where(a.org == org, a.discrepancy_id == id_).order_by(a.id)
+            posted = select(*_columns(adjustments)).where(p.org == org, p.discrepancy_id == id_).order_by(p.created_at)
+            return History(
+                stored=stored,
+                revisions=[_revision(row) for row in (await connection.execute(revisions)).mappings()],
+                log=[_log_row(row) for row in (await connection.execute(log)).mappings()],
+                adjustments=[_adjustment(row) for row in (await connection.execute(posted)).mappings()],
+            )
+
+    async def change(self, org: str, id_: str, decide: Decide, pack: str | None = None) -> Stored | None:
+        async with self._database.transaction(org) as connection:
+            stored = await _one(connection, _by_id(org, id_).with_for_update())
+            if stored is None or (pack is not None and stored.found.pack != pack):
+                return None
+            standing, row, adjustment = decide(stored)
+            await connection.execute(_set(org, id_, standing))
+            await connection.execute(
+                insert(action_log).values(org=org, discrepancy_id=id_, **msgspec.structs.asdict(row))
+            )
+            if adjustment is not None:
+                await _post(connection, org, id_, adjustment)
+        return Stored(found=stored.found, standing=standing)
+
+    async def items(
+        self, org: str, chosen: ItemFilter, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Item]:
+        c = items.c
+        query = select(*_columns(items)).where(c.org == org)
+        for name in ("status", "rule", "pack"):
+            if getattr(chosen, name) is not None:
+                query = query.where(c[name] == getattr(chosen, name))
+        if chosen.key is not None:
+            query = query.where(_has_key(c.key, chosen.key))
+        if after is not None:
+            query = query.where(tuple_(c.log_time, c.id) < after)
+        query = query.order_by(c.log_time.desc(), c.id.desc()).limit(limit)
+        async with self._database.transaction(org) as connection:
+            return [item_of(row) for row in (await connection.execute(query)).mappings()]
+
+
+def _by_id(org: str, id_: str) -> Select[Any]:
+    c = discrepancies.c
+    return select(*_columns(discrepancies)).where(c.org == org, c.id == id_)
+
+
+async def _one(connection: AsyncConnection, query: Select[Any]) -> Stored | None:
+    row = (await connection.execute(query)).mappings().first()
+    return None if row is None else _stored(row)
+
+
+def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
+    c = discrepancies.c
+    wanted: list[ColumnElement[bool]] = []
+    for name in ("status", "state", "type", "rule", "pack", "severity", "assignee"):
+        value = getattr(chosen, name)
+        if value is not None:
+            wanted.append(c[name] == value)
+    if chosen.key is not None:
+        wanted.append(_has_key(c.key, chosen.key))
+    if chosen.since is not None:
+        wanted.append(c.raised_at >= chosen.since)
+    return wanted
+
+
+def _has_key(column: Column[Any], text: str) -> ColumnElement[bool]:
+    """A key of one field as it is; of several as the JSON list that the API prints."""
+    try:
+        parts = json.loads(text) if text.startswith("[") else None
+    except ValueError:
+        parts = None
+    return column == literal(parts if isinstance(parts, list) else text, JSONB)
+
+
+def _set(org: str, id_: str, standing: Standing) -> Any:
+    c = discrepancies.c
+    return (
+        update(discrepancies)
+        .where(and_(c.org == org, c.id == id_))
+        .values(
+            status=standing.status,
+            status_at=standing.status_at,
+            assignee=standing.assignee,
+            reason=standing.reason,
+            accepted=null() if standing.accepted is None else msgspec.to_builtins(standing.accepted),
+        )
+    )
+
+
+async def _post(connection: AsyncConnection, org: str, id_: str, adjustment: Adjustment) -> None:
+    await connection.execute(
+        insert(adjustments).values(
+            id=adjustment.id,
+            org=org,
+            discrepancy_id=id_,
+            source=adjustment.source,
+            amount=Decimal(adjustment.amount),
+            currency=adjustment.currency,
+            reason=adjustment.reason,
+            notes=adjustment.notes,
+            posted_by=adjustment.posted_by,
+            event=adjustment.event,
+            created_at=adjustment.created_at,
+        )
+    )
+    row = RowReceived(org=org, row=msgspec.json.encode(adjustment.event))
+    key = canonical([org, adjustment.source, adjustment.event["id"]])
+    await connection.execute(insert(topic_outbox).values(org=org, topic="inbox", key=key, value=encode_inbox(row)))
+
+
+def _stored(row: Row) -> Stored:
+    return Stored(found=discrepancy_of(row), standing=standing_of(row))
+
+
+def _revision(row: Row) -> Revision:
+    values = {name: row[name] for name in Revision.__struct_fields__ if name != "difference"}
+    return Revision(difference=None if row["difference"] is None else format(row["difference"], "f"), **values)
+
+
+def _log_row(row: Row) -> LogRow:
+    return LogRow(**{name: row[name] for name in LogRow.__struct_fields__})
+
+
+def _adjustment(row: Row) -> Adjustment:
+    names = [name for name in Adjustment.__struct_fields__ if name not in {"amount", "event"}]
+    event = msgspec.json.decode(row["event"])
+    return Adjustment(amount=format(row["amount"], "f"), event=event, **{name: row[name] for name in names})
