@@ -166,6 +166,9 @@ class IngestProcess:
     def post(self, path: str, **request: Any) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", timeout=20, **request)
 
+    def is_ready(self) -> bool:
+        return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
