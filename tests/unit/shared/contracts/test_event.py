@@ -1,0 +1,134 @@
+"""What a producer may post, and what each refusal says."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shared.contracts.event import (
+    EventRefused,
+    accept,
+    convert_posted,
+    decode_posted,
+    from_microseconds,
+    from_milliseconds,
+    microseconds,
+    milliseconds,
+)
+from shared.ids import event_id
+
+RECEIVED = datetime(2026, 11, 20, 10, tzinfo=UTC)
+PLAIN: dict[str, Any] = {
+    "source": "ledger", "type": "payment.succeeded", "id": "evt_1", "occurred_at": "2026-11-20T09:59:59.123456+00:00",
+    "amount": "120.50", "currency": "EUR",
+}  # fmt: skip
+
+
+def take(**changes: Any) -> Any:
+    body = {name: value for name, value in (PLAIN | changes).items() if value is not ...}
+    return accept(decode_posted(json.dumps(body)), org="acme", received_at=RECEIVED)
+
+
+def refusal(**changes: Any) -> EventRefused:
+    with pytest.raises(EventRefused) as caught:
+        take(**changes)
+    return caught.value
+
+
+def test_what_is_left_out_is_filled_in() -> None:
+    """The record is the event itself, the org the key's, the receipt the inbox's."""
+    event = take()
+
+    assert (event.org, event.record, event.sequence, event.received_at) == ("acme", "evt_1", 0, RECEIVED)
+    assert event.uuid == event_id("acme", "ledger", "evt_1")
+    assert (event.refs, event.attrs, event.status, event.supersedes) == ({}, {}, None, None)
+
+
+def test_times_are_kept_to_the_microsecond_and_in_utc() -> None:
+    """Whatever zone they were written in."""
+    assert take(occurred_at="2026-11-20T11:00:00.000001+02:00").occurred_at == datetime(
+        2026, 11, 20, 9, 0, 0, 1, tzinfo=UTC
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"amount": 120.5}, "amount", ["decimal string", '"120.50"']),
+        ({"amount": "1e3"}, "amount", ["decimal string"]),
+        ({"amount": "-1"}, "amount", ["negative", "payment.succeeded", "adjustment.*"]),
+        ({"amount": "1" * 30 + "." + "1" * 18}, "amount", ["38 digits"]),
+        ({"currency": "EURO"}, "currency", ["'EURO'", "ISO 4217"]),
+        ({"currency": "eur"}, "currency", ["currency"]),
+        ({"occurred_at": "2026-11-20T10:00:00"}, "occurred_at", ["RFC 3339 with a zone"]),
+        ({"occurred_at": "2099-01-01T00:00:00Z"}, "occurred_at", ["2099", "10 minutes", "clock"]),
+        ({"org": "globex"}, "org", ["'globex'", "'acme'"]),
+        ({"type": "payment"}, "type", ["type"]),
+        ({"id": ""}, "id", ["id"]),
+        ({"id": "x" * 256}, "id", ["255"]),
+        ({"sequence": -1}, "sequence", ["sequence"]),
+        ({"sequence": "1"}, "sequence", ["sequence"]),
+        ({"source": "a b"}, "source", ["source"]),
+        ({"refs": {"n": 1}}, "refs[...]", ["refs"]),
+        ({"attrs": {"n": "x" * 1025}}, "attrs[...]", ["1024"]),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_refusal_names_the_field_and_what_to_write(changes: dict[str, Any], field: str, words: list[str]) -> None:
+    """A producer mends it without asking."""
+    error = refusal(**changes)
+
+    assert error.field == field
+    for word in words:
+        assert word in str(error)
+
+
+def test_unknown_fields_are_refused_by_name() -> None:
+    """With the place where they belong."""
+    error = refusal(colour="red")
+
+    assert "colour" in str(error)
+    assert "attrs" in str(error)
+
+
+@pytest.mark.parametrize("missing", ["source", "type", "id", "occurred_at"])
+def test_a_missing_field_is_named(missing: str) -> None:
+    """Everything else has a default."""
+    assert missing in str(refusal(**{missing: ...}))
+
+
+@pytest.mark.parametrize("type_", ["entry.posted", "movement.in", "adjustment.fee", "balance.read"])
+def test_types_that_carry_a_direction_in_the_amount_may_be_negative(type_: str) -> None:
+    """All others say the direction by their type."""
+    assert take(type=type_, amount="-5.00").amount == "-5.00"
+
+
+def test_a_clock_that_is_ten_minutes_ahead_is_borne() -> None:
+    """One microsecond more is not."""
+    limit = RECEIVED + timedelta(minutes=10)
+
+    assert take(occurred_at=limit.isoformat()).occurred_at == limit
+    assert refusal(occurred_at=(limit + timedelta(microseconds=1)).isoformat()).field == "occurred_at"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"text"', b"\xff", b"null"])
+def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+    """And never a traceback."""
+    with pytest.raises(EventRefused):
+        decode_posted(raw)
+
+
+def test_parsed_json_is_read_like_text() -> None:
+    """Strictly: no string is taken for a number."""
+    assert convert_posted(PLAIN) == decode_posted(json.dumps(PLAIN))
+    with pytest.raises(EventRefused, match="sequence"):
+        convert_posted(PLAIN | {"sequence": "3"})
+
+
+def test_times_convert_both_ways() -> None:
+    """Milliseconds round down, so log time is never ahead."""
+    time = datetime(2026, 11, 20, 10, 0, 0, 999_999, tzinfo=UTC)
+
+    assert from_microseconds(microseconds(time)) == time
+    assert from_milliseconds(milliseconds(time)) == time.replace(microsecond=999_000)
