@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 
+from services.matcher.adapters.input_ends import InputEnds
 from services.matcher.adapters.metrics import PrometheusMeter
 from services.matcher.adapters.results import Routes
 from services.matcher.adapters.state_log import KafkaStateLog
@@ -137,6 +138,7 @@ async def _run_worker(
     meter = PrometheusMeter()
     state_log = KafkaStateLog(kafka, Topics(kafka.topic_prefix))
     reader = make_consumer(settings, kafka)
+    ends = InputEnds(kafka, Topics(kafka.topic_prefix).legs)
     worker = Worker(
         reader,
         Topics(kafka.topic_prefix).legs,
@@ -144,6 +146,7 @@ async def _run_worker(
         pace_of(settings),
         settings.state_bytes_max,
         beat=lambda: health.heartbeat(POLL_LOOP),
+        input_end=lambda number: ends.known.get(number, 0),
     )
     health.watch(POLL_LOOP)
     try:
@@ -153,6 +156,7 @@ async def _run_worker(
         await _first_to_end(
             worker.run(stop),
             Watchdog(settings.stall_timeout_s).run(worker.status),
+            ends.run(worker.owned),
             _observe(worker, meter, health),
         )
         log.info("matcher stopped")

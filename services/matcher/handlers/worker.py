@@ -53,6 +53,7 @@ class Worker:
         pace: Pace,
         state_bytes_max: int,
         beat: Callable[[], None] = lambda: None,
+        input_end: Callable[[int], int] = lambda _: 0,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
@@ -62,6 +63,7 @@ class Worker:
         )
         self._state_bytes_max = state_bytes_max
         self._beat = beat
+        self._input_end = input_end
         self._offsets_shown_s = time.monotonic()
         self._reminded_s = float("-inf")
         self._showing: asyncio.Task[None] | None = None
@@ -106,6 +108,10 @@ class Worker:
         """Input records up to the last commit of every partition held: for those who measure."""
         return sum(max(slot.committed, 0) for slot in self._slots.values())
 
+    def owned(self) -> list[int]:
+        """Partitions that the group gave to this process."""
+        return list(self._slots)
+
     def _status_of(self, slot: Slot) -> PartitionStatus:
         partition = slot.partition
         if partition is None:
@@ -124,10 +130,10 @@ class Worker:
 
     def _lag(self, slot: Slot, position: int) -> int:
         try:
-            end = self._consumer.highwater(slot.place)
+            seen = self._consumer.highwater(slot.place) or 0
         except (IllegalStateError, AssertionError):
-            return 0
-        return max(end - position, 0) if end is not None else 0
+            seen = 0
+        return max(seen - position, self._input_end(slot.number) - position, 0)
 
     def _raise_failure(self) -> None:
         if self.assignment.failure is not None:

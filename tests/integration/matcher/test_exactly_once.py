@@ -11,10 +11,12 @@ from itertools import pairwise
 import msgspec
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import RecordsToDelete
+from aiokafka.admin import NewTopic, RecordsToDelete
 
+from services.matcher.adapters.input_ends import InputEnds
 from services.matcher.adapters.results import Routes
 from services.matcher.adapters.transaction import ProducerTransactions
+from services.matcher.app import WrongPartitions, check_topics
 from services.matcher.handlers.worker import InputLost
 from shared.kafka.client import admin
 from shared.kafka.settings import KafkaSettings
@@ -236,3 +238,28 @@ async def test_the_groups_offsets_show_the_lag(kafka_settings: KafkaSettings, to
         finally:
             await client.close()
     assert sum(place.offset for place in shown.values()) == 300
+
+
+async def test_lag_is_seen_beside_a_consumer_that_reads_nothing(kafka_settings: KafkaSettings, topics: Topics):
+    ends = InputEnds(kafka_settings, topics.legs)
+    asking = asyncio.create_task(ends.run(lambda: [0, 2]))
+    await write(kafka_settings, [(None, tick(START_MS))] * 7, PARTITIONS, only=2)
+    async with asyncio.timeout(15):
+        while ends.known != {0: 0, 2: 7}:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.1)
+    asking.cancel()
+
+
+async def test_partition_counts_that_do_not_go_together_are_one_clear_error(kafka_settings: KafkaSettings):
+    other = kafka_settings.model_copy(update={"topic_prefix": f"{kafka_settings.topic_prefix}other."})
+    names = Topics(other.topic_prefix)
+    client = admin(other)
+    await client.start()
+    try:
+        await client.create_topics([NewTopic(name, 2 if name == names.checks else 3, 1) for name in names.all])
+        await asyncio.sleep(0.5)
+    finally:
+        await client.close()
+    with pytest.raises(WrongPartitions, match=r"legs 3, .*checks 2") as error:
+        await check_topics(other)
+    assert error.value.exit_code == 2

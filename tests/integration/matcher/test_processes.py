@@ -122,7 +122,7 @@ async def write_slowly(kafka: KafkaSettings, pause_s: float) -> None:
 
 async def until(reached: Callable[[], bool], timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
-        while not reached():
+        while not reached():  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.1)
 
 
