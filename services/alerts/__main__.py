@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from typing import Any
 
 from services.alerts.app import ROLES, Role, serve
 from services.alerts.settings import AlertsSettings
@@ -12,8 +13,8 @@ from shared.telemetry.logs import configure_logging
 from shared.telemetry.traces import configure_tracing
 
 
-def run(names: list[str]) -> None:
-    """Serve the roles named (none: all) until a signal.
+def run(names: list[str], **given: Any) -> None:
+    """Serve the roles named (none: all) until a signal; `given` settings win over the environment.
 
     Raises:
         TieoutError: with the exit code and one line for the person.
@@ -22,7 +23,7 @@ def run(names: list[str]) -> None:
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no role: use {', '.join(ROLES)}")
     roles: list[Role] = [role for role in ROLES if not names or role in names]
-    settings = load_settings(AlertsSettings)
+    settings = load_settings(AlertsSettings, **given)
     kafka = load_settings(KafkaSettings)
     configure_logging("alerts", settings)
     end_tracing = configure_tracing("alerts", settings)

@@ -17,11 +17,15 @@ COMMANDS = (
     "up",
     "doctor",
     "topics",
+    "migrate",
+    "keys",
     "replay",
     "rules",
+    "discrepancies",
     "runs",
     "ingest",
     "matcher",
+    "alerts",
     "bench",
 )
 """Modules of this folder, in the order `--help` lists them."""
