@@ -31,7 +31,11 @@ class Outbox(Protocol):
         ...
 
     async def finish(self, claim: Claim, answer: Answer, decision: Decision, at: datetime) -> bool:
-        """Store the attempt and what follows; False when the claim had lapsed: then only the attempt is stored."""
+        """Store the attempt and what follows.
+
+        False when it changed nothing: the claim had lapsed, or
+        the message was dropped meanwhile; the attempt itself is stored in any case.
+        """
         ...
 
     async def waiting(self) -> int:

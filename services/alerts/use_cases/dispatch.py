@@ -18,7 +18,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """None: not sent, since too little of the claim was left."""
     decision: Decision | None
     stored: bool
-    """False: the claim had lapsed, another dispatcher sends the message again under the same webhook-id."""
+    """False: the claim had lapsed and another dispatcher sends it again under the same id, or it was dropped meanwhile."""
 
 
 class Dispatch:

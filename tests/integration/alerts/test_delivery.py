@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -125,6 +125,34 @@ async def test_410_disables_the_endpoint_and_drops_what_waits(desk: Desk) -> Non
     await desk.store(endpoint, found(3))
     await asyncio.sleep(0.3)
     assert len(desk.receiver.at("/a")) == 1
+
+
+async def test_what_is_under_way_when_the_endpoint_goes_is_tried_no_more(desk: Desk) -> None:
+    async def late_failure(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.7)
+        return web.Response(status=500)
+
+    async def late_success(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.7)
+        return web.Response(status=200)
+
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [late_failure, late_success, status(410)]
+    await desk.dispatcher()
+    ids = []
+    for number in (1, 2, 3):
+        ids += await desk.store(endpoint, found(number))
+        await eventually(holds(lambda n=number: len(desk.receiver.taken) == n), lambda: "not sent")
+    await eventually(_states(desk, ids, ["dropped", "delivered", "failed"]), lambda: "the messages do not end so")
+    assert [len(await desk.attempts(id_)) for id_ in ids] == [1, 1, 1]
+
+
+def _states(desk: Desk, ids: list[int], expected: list[str]) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        rows = await desk.rows()
+        return [rows[id_].state for id_ in ids] == expected
+
+    return look
 
 
 async def test_a_slow_endpoint_does_not_delay_a_healthy_one(desk: Desk) -> None:

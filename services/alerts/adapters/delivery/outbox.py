@@ -168,9 +168,11 @@ class PostgresOutbox:
                     duration_ms=answer.duration_ms,
                 )
             )
+            # A message dropped while it was under way still counts as delivered when it arrived.
+            open_states = ["pending", "dropped"] if isinstance(decision, Delivered) else ["pending"]
             finished = await connection.execute(
                 update(outbox)
-                .where(outbox.c.id == claim.id, outbox.c.state == "pending", outbox.c.claimed_until == claim.until)
+                .where(outbox.c.id == claim.id, outbox.c.claimed_until == claim.until, outbox.c.state.in_(open_states))
                 .values(claimed_until=None, **_after(decision))
             )
             if isinstance(decision, EndpointGone):
@@ -305,14 +307,10 @@ async def _disable(connection: AsyncConnection, endpoint_id: str, reason: str) -
 
 
 async def drop_waiting(connection: AsyncConnection, endpoint_id: str, reason: DropReason) -> None:
-    """Drop what waits for an endpoint; what is under way ends by itself."""
+    """Drop what waits for an endpoint; what is under way is tried no more, and delivered if it arrives."""
     await connection.execute(
         update(outbox)
-        .where(
-            outbox.c.endpoint_id == endpoint_id,
-            outbox.c.state == "pending",
-            or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= _now),
-        )
+        .where(outbox.c.endpoint_id == endpoint_id, outbox.c.state == "pending")
         .values(state="dropped", reason=reason, finished_at=_now)
     )
 
