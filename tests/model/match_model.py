@@ -247,8 +247,11 @@ def order(event: Event) -> tuple[int, int, str]:
     return microseconds(event["occurred_at"]), event.get("sequence") or 0, event["id"]
 
 
-def said(event: Event) -> Event:
-    return {name: value for name, value in content(event).items() if name != "supersedes"}
+def said(rule: Rule, leg: Leg) -> Event:
+    """What an event says beside what it supersedes; an amount whose sign cannot be told is none."""
+    has_amount = is_adjustment(leg.event) or sign_of(rule, leg.side, leg.event) is not None
+    unsaid = {"supersedes"} if has_amount else {"supersedes", "amount"}
+    return {name: value for name, value in content(leg.event).items() if name not in unsaid}
 
 
 def content(event: Event) -> Event:
@@ -311,17 +314,20 @@ class Facts:
         )
         return mine == others
 
-    def holds_other_content(self, event: Event) -> bool:
+    def holds_other_content(self, leg: Leg) -> bool:
         """Under the id of this event, which names it within its source; a superseded record is held no longer.
 
         Of what it supersedes only something new is another content.
         """
-        held = [leg.event for leg in self.held if record_of(leg.event) not in self.superseded]
-        under_this_id = [one for one in held if (one["source"], one["id"]) == (event["source"], event["id"])]
+        event = leg.event
+        held = [one for one in self.held if record_of(one.event) not in self.superseded]
+        under_this_id = [
+            one for one in held if (one.event["source"], one.event["id"]) == (event["source"], event["id"])
+        ]
         supersedes = event.get("supersedes")
         tells_more = supersedes not in (None, record_of(event)[1])
         tells_more = tells_more and (event["source"], supersedes) not in self.superseded
-        return any(tells_more or said(one) != said(event) for one in under_this_id)
+        return any(tells_more or said(self.rule, one) != said(self.rule, leg) for one in under_this_id)
 
     def on(self, side: str) -> list[Record]:
         return sorted((one for one in self.records if one.side == side), key=lambda one: one.place)
@@ -625,7 +631,7 @@ class Group:
     def accept(self, leg: Leg) -> str | None:
         """Take the leg in and judge again; else the reason why it is a dead letter."""
         before = Facts(self.key, self.legs)
-        if not leg.withdraws and before.holds_other_content(leg.event):
+        if not leg.withdraws and before.holds_other_content(leg):
             return "id reused"
         after = Facts(self.key, [*self.legs, leg])
         if after.same_as(before):
