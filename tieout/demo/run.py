@@ -133,9 +133,9 @@ class Demo:
         colour = (
             "green" if one.state == "resolved" else {"critical": "bold red", "high": "red"}.get(one.severity, "yellow")
         )
-        amount = f"{one.difference} {one.currency}" if one.difference is not None else (one.currency or "")
+        amount = f"{one.difference} {one.currency}" if one.difference is not None else f"{one.expected} / {one.actual}"
         self.say(
-            f"[{colour}]{one.state:<8}[/{colour}] {one.severity:<8} {one.type:<24} {amount:>14}  [dim]{one.explanation}[/dim]"
+            f"[{colour}]{one.state:<8}[/{colour}] {one.severity:<8} {one.type:<24} {amount:>18}  [dim]{one.explanation}[/dim]"
         )
 
     def _summarise(self) -> None:

@@ -129,7 +129,10 @@ def _environment(kafka: KafkaSettings, url: str) -> dict[str, str]:
 
 
 async def _start(processes: Processes, ports: Ports, environment: Mapping[str, str]) -> dict[str, Child]:
-    quiet = {"TIEOUT_LOG_LEVEL": os.environ.get("TIEOUT_LOG_LEVEL", "WARNING")}
+    quiet = {
+        "TIEOUT_LOG_LEVEL": os.environ.get("TIEOUT_LOG_LEVEL", "WARNING"),
+        "TIEOUT_LOG_FORMAT": os.environ.get("TIEOUT_LOG_FORMAT", "console"),
+    }
     children: dict[str, Child] = {}
     for name in ("ingest", "matcher", "alerts"):
         own = {**quiet, **environment, "TIEOUT_HTTP_PORT": str(getattr(ports, name))}

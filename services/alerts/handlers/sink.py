@@ -117,9 +117,11 @@ class SinkLoop:
             await _stopped(client)
 
     def _consumer(self) -> AIOKafkaConsumer:
+        # The group's offsets are for display and may not exist yet, which "none" would report as an error of the poll
+        # before the places are sought. Whatever is read from too early is below its place and left out.
         bulk: dict[str, Any] = dict(BULK_FETCH)
         return consumer(
-            self._kafka, group=self._group, group_instance_id=self._instance_id, auto_offset_reset="none", **bulk
+            self._kafka, group=self._group, group_instance_id=self._instance_id, auto_offset_reset="earliest", **bulk
         )
 
     async def _round(self, client: AIOKafkaConsumer) -> None:
