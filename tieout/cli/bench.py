@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("matcher", epilog="Example: tieout bench matcher --json")(bench_matcher)
     group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
+    group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
     app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
 
 
@@ -54,3 +55,25 @@ def bench_normaliser(
     from tieout.bench.normaliser import bench
 
     show(asyncio.run(bench(events, webhooks_percent)), as_json=as_json)
+
+
+def bench_ingest(
+    webhooks: Annotated[int, typer.Option(min=100, help="Signed webhooks, one a request.")] = 10_000,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of 1,000 rows.")] = 50,
+    as_json: JSON = False,
+) -> None:
+    """Send webhooks and rows to one ingest process over HTTP; every answer means that Kafka has acknowledged.
+
+    It starts a broker of its own (Java and Maven); the client takes its share of the same machine.
+    """
+    import json
+    from dataclasses import asdict
+
+    from tieout.bench.ingest import bench
+
+    result = asdict(asyncio.run(bench(webhooks, requests)))
+    if as_json:
+        print(json.dumps(result), flush=True)
+        return
+    for name, value in result.items():
+        print(f"{name}: {value}", flush=True)

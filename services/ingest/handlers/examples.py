@@ -82,6 +82,8 @@ WEBHOOK: dict[str, Any] = {
         "content": {"application/json": {"example": {"id": "evt_1", "type": "payment_intent.succeeded"}}},
     },
     "parameters": [
+        {"in": "path", "name": "org", "required": True, "schema": {"type": "string"}, "example": "acme"},
+        {"in": "path", "name": "source", "required": True, "schema": {"type": "string"}, "example": "stripe"},
         {
             "in": "header",
             "name": "Stripe-Signature",
