@@ -247,26 +247,19 @@ def gap_of(item: ItemState) -> dict[str, Decimal]:
 
 
 def causes_of(item: ItemState) -> dict[tuple[str, str], Decimal]:
-    """Return where the item's gap comes from, per (currency, cause); the cause `residual` is what nothing explains.
-
-    Adjustment entries are not in the live amounts but in the compared ones, so what they contribute is taken out
-    again under a cause of its own.
-    """
+    """Return where the item's gap comes from, per (currency, cause); the cause `residual` is what nothing explains."""
     causes: dict[tuple[str, str], Decimal] = {}
+    explained: dict[str, Decimal] = {}
     for one in item.raised:
         if one.difference is not None and _bears_on_gap(one.side, item):
-            _add(causes, (one.currency or NO_CURRENCY, one.type), one.difference)
-    for side, sign in ((item.first, 1), (item.last, -1)):
-        for currency, amount in (side.adjusted if side else {}).items():
-            _add(causes, (currency, "adjusted"), amount if sign > 0 else EXACT.minus(amount))
-    explained: dict[str, Decimal] = defaultdict(Decimal)
-    for (currency, _), amount in causes.items():
-        explained[currency] = EXACT.add(explained[currency], amount)
+            currency = one.currency or NO_CURRENCY
+            _add(causes, (currency, one.type), one.difference)
+            _add(explained, currency, one.difference)
     gap = gap_of(item)
     for currency in dict.fromkeys([*gap, *explained]):
         rest = EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
-        if rest:
-            _add(causes, (currency, _cause_of_rest(item)), rest)
+        for cause, amount in _causes_of_rest(item, rest, _adjusted(item, currency)):
+            _add(causes, (currency, cause), amount)
     return {place: amount for place, amount in causes.items() if amount}
 
 
@@ -281,18 +274,56 @@ def _bears_on_gap(side: str | None, item: ItemState) -> bool:
     return side is None or side not in names[1:-1]
 
 
+def _adjusted(item: ItemState, currency: str) -> Decimal:
+    """Return what adjustment entries contribute to the gap: they count in comparisons, and not in live amounts."""
+    first = item.first.adjusted.get(currency, _ZERO) if item.first else _ZERO
+    last = item.last.adjusted.get(currency, _ZERO) if item.last else _ZERO
+    return EXACT.subtract(first, last)
+
+
+def _causes_of_rest(item: ItemState, rest: Decimal, adjusted: Decimal) -> list[tuple[str, Decimal]]:
+    """Return the causes of what no difference explains.
+
+    Entries that were set against something that is gone by now (an extra record, another currency) explain nothing.
+    """
+    if not rest:
+        return []
+    if rest == adjusted:
+        return [("adjusted", rest)]
+    cause = _cause_of_rest(item)
+    left = EXACT.subtract(rest, adjusted)
+    if cause in {*_REST_TYPES, "pending"} or not adjusted:
+        return [(cause, rest)]
+    if abs(left) < abs(rest):
+        return [("adjusted", adjusted), (cause, left)]
+    return [("adjusted" if cause == "within_tolerance" else cause, rest)]
+
+
 def _cause_of_rest(item: ItemState) -> str:
     types = {one.type for one in item.raised}
     for type_ in _REST_TYPES:
         if type_ in types:
             return type_
-    if item.status == "pending":
-        return "pending"
-    if item.status == "matched":
-        return "within_tolerance"
+    match item.status:
+        case "pending":
+            return "pending"
+        case "matched":
+            return "within_tolerance"
+        case "discrepant":
+            return _cause_beside(types, item)
+
+
+def _cause_beside(types: set[str], item: ItemState) -> str:
+    """What a gap may hold beside the differences that are raised on the item; without any it is unexplained."""
     if types == {_DUPLICATE}:
         # The extra record is raised at once; the compared pair may still wait for its other side, or agree.
         return "within_tolerance" if item.first and item.last else "pending"
+    if types and len(item.sides) > 2:
+        # Where the first side is missing, the others are compared with each other: their differences overlap.
+        return "other_sides"
+    if types and any(total.count > 1 for side in (item.first, item.last) if side for total in side.totals.values()):
+        # A rule may leave duplicates of a side unsuspected; they are in its total all the same.
+        return "extra_records"
     return "residual"
 
 

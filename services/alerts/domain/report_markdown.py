@@ -25,6 +25,8 @@ _CAUSES = {
     "adjusted": "settled by adjustment entries",
     "pending": "the other side may still come",
     "within_tolerance": "within the rule's tolerance",
+    "extra_records": "further records that the rule does not suspect",
+    "other_sides": "differences that also show on a side between",
 }
 _AGEING_TITLES = {"0-1": "0-1 d", "2-7": "2-7 d", "8-30": "8-30 d", "30+": "over 30 d"}
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
