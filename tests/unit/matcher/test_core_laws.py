@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.core import OPEN_BYTES, SETTLED_OVERHEAD_BYTES, Core
-from services.matcher.domain.group import unpack
+from services.matcher.domain.group import Group, unpack
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.item import Item
 from shared.contracts.leg import Cut, Leg, RuleRecord, Tick, Withdraw
-from shared.rules.match_rule import rule_record
+from shared.rules.match_rule import MatchRule, rule_record
 from tests.model.match_model import EXACT, Facts, run
 from tests.model.strategies import (
     Scenario,
@@ -32,6 +32,22 @@ MODERATE = settings(max_examples=120, deadline=None, suppress_health_check=[Heal
 WHOLE = lawful_scenarios()
 YEARS_MS = 30 * 365 * 86_400_000
 """Longer than every deadline, `keep` and `expire` of the generated rules together."""
+
+
+PLAIN_RULES: list[dict[str, Any]] = [
+    {
+        "name": "billing.payments",
+        "kind": "match",
+        "sides": {
+            "internal": {"source": "ledger", "type": ["payment.*"]},
+            "provider": {"source": "stripe", "type": ["payment.*"]},
+        },
+        "key": key,
+        "compare": {"amount": {}, "currency": {}, **status},
+    }
+    for key in ("refs.payment_id", ["refs.payment_id", "refs.invoice"])
+    for status in ({}, {"status": {}})
+]
 
 
 def open_offline(scenario: Scenario) -> list[tuple[Any, ...]]:
@@ -64,6 +80,12 @@ def drive(core: Core, log: list[LogEntry], first_offset: int = 0, *, each: bool 
 
 def results(changes: Changes) -> bytes:
     return msgspec.msgpack.encode((changes.discrepancies, changes.items, changes.dead_letters))
+
+
+def read_items(changes: Changes) -> list[Item]:
+    """The items of plain matches come encoded already."""
+    encoded = [one if isinstance(one, msgspec.Raw) else msgspec.json.encode(one) for _, one in changes.items]
+    return [msgspec.json.decode(one, type=Item) for one in encoded]
 
 
 def whole_state(core: Core) -> list[tuple[bytes, bytes]]:
@@ -106,6 +128,28 @@ def hostile_logs(draw: st.DrawFn) -> list[LogEntry]:
         elif what == "partitions":
             log.insert(place, (b"", Tick(0, draw(st.integers(1, 4)), draw(moments))))
     return log
+
+
+@st.composite
+def plain_matches(draw: st.DrawFn) -> list[LogEntry]:
+    """Two sides that agree, in names with every character that JSON has its own way with."""
+    text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
+    words = text.filter(lambda one: not one.isspace())
+    rule = draw(st.sampled_from(PLAIN_RULES))
+    amount = draw(st.sampled_from(["100.00", "100", "0.00", "7.125", "12.50"]))
+    refs = {"payment_id": draw(words), "invoice": draw(words)}
+    sources = draw(st.permutations(["ledger", "stripe"]))
+    events = [
+        {
+            "org": "acme", "source": source, "type": "payment.updated", "id": draw(text), "record": draw(text),
+            "occurred_at": draw(st.sampled_from(["2026-03-06T09:00:00Z", "2026-03-06T09:00:00.000001Z"])),
+            "amount": amount, "currency": draw(st.sampled_from(["EUR", "EUR", "EUR", "JPY"])),
+            "refs": refs, "received_at": at(offset),
+            **draw(st.sampled_from([{}, {"status": "paid"}, {"status": 's"\\é'}])),
+        }
+        for offset, source in zip((0, 1000), sources, strict=True)
+    ]  # fmt: skip
+    return log_of([rule], events, at(5000))
 
 
 @st.composite
@@ -182,6 +226,31 @@ def test_a_restart_anywhere_changes_nothing(log: list[LogEntry], data: st.DataOb
         assert restored.log_time == undisturbed.log_time
         counters = (restored.open_items, restored.settled_items, restored.state_bytes)
         assert counters == (undisturbed.open_items, undisturbed.settled_items, undisturbed.state_bytes)
+
+
+class Judging(Core):
+    """Never takes the short way of plain matches."""
+
+    def _settles_at_once(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> bool:
+        return False
+
+
+@MODERATE
+@given(hostile_logs() | plain_matches())
+def test_the_short_way_of_plain_matches_gives_what_a_verdict_gives(log: list[LogEntry]) -> None:
+    """The same bytes of every item, the same state, the same counters."""
+    short, judging = Core(0), Judging(0)
+    made, judged = drive(short, log), drive(judging, log)
+
+    items = [
+        [(key, bytes(one) if isinstance(one, msgspec.Raw) else msgspec.json.encode(one)) for key, one in changes.items]
+        for changes in (made, judged)
+    ]
+    assert items[0] == items[1]
+    assert (made.discrepancies, made.dead_letters) == (judged.discrepancies, judged.dead_letters)
+    assert whole_state(short) == whole_state(judging)
+    counters = (short.open_items, short.settled_items, short.state_bytes)
+    assert counters == (judging.open_items, judging.settled_items, judging.state_bytes)
 
 
 @MODERATE
@@ -284,7 +353,7 @@ def test_every_live_record_stands_in_exactly_one_item_after_a_cut(scenario: Scen
     log = log_of(scenario.rules, scenario.events, scenario.until)
     for org in ("acme", "globex"):
         log.append((b"", Cut(org, "c1", 0, time_of(scenario.until))))
-    items: dict[str, Item] = {item.id: item for _, item in drive(Core(0), log).items}
+    items = {item.id: item for item in read_items(drive(Core(0), log))}
     outcome = run(scenario.rules, scenario.events, scenario.until)
 
     held = {}
