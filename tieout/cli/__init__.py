@@ -19,6 +19,7 @@ COMMANDS = (
     "topics",
     "migrate",
     "keys",
+    "dead_letters",
     "replay",
     "rules",
     "discrepancies",
