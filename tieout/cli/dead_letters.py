@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 READ_TIMEOUT_MS = 1000
 """A poll that brings nothing for so long has reached the end of a quiet topic."""
+GONE_TIMEOUT_S = 10.0
+"""A record that does not come within this time is no longer kept."""
 ID_SHOWN = 8
 """Characters of an id that tell dead letters apart in a list; commands take any unique beginning."""
 
@@ -138,6 +140,8 @@ async def _read(settings: "KafkaSettings") -> "list[DeadLetter]":
 
 async def _send_again(settings: "KafkaSettings", letters: "Sequence[DeadLetter]") -> tuple[int, int]:
     """Append the inbox records of `letters` to `inbox` again; return how many, and how many are gone."""
+    import asyncio
+
     from aiokafka import TopicPartition
 
     from shared.kafka.client import await_sent, consumer, producer
@@ -154,8 +158,11 @@ async def _send_again(settings: "KafkaSettings", letters: "Sequence[DeadLetter]"
             place = TopicPartition(inbox, partition)
             reader.assign([place])
             reader.seek(place, offset)
-            record = await reader.getone(place)
-            if record.offset != offset:
+            try:
+                record = await asyncio.wait_for(reader.getone(place), GONE_TIMEOUT_S)
+            except TimeoutError:
+                record = None
+            if record is None or record.offset != offset:
                 gone += 1
                 continue
             futures.append(await sender.send(inbox, record.value, key=record.key, partition=partition))
