@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, exists, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import CTE, Row, exists, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import EVERY_ORG, Database
@@ -74,12 +74,12 @@ class PostgresOutbox:
             endpoint = await _lock_endpoint(connection, endpoint_id)
             if endpoint is None:
                 return []
-            due = await _due(connection, endpoint_id)
+            due, busy = await _due(connection, endpoint_id)
             if not due:
                 return []
             choice = choose(
                 due,
-                busy=await _busy(connection, endpoint_id, due),
+                busy=busy,
                 cap=self._cap,
                 started=await self._started(connection, endpoint_id, due),
                 room=room,
@@ -112,15 +112,15 @@ class PostgresOutbox:
         if not ids:
             return []
         until = _now + self._lease
-        taken = await connection.execute(
+        taken = (
             update(outbox)
             .where(outbox.c.id.in_(ids))
             .values(attempts=outbox.c.attempts + 1, claimed_until=until, next_attempt_at=until)
             .returning(outbox)
+            .cte("taken")
         )
-        rows = sorted(taken, key=lambda row: ids.index(row.id))
-        await _drop_overtaken(connection, [row.id for row in rows if row.discrepancy_id])
-        return rows
+        rows = await connection.execute(select(taken).add_cte(_drop_overtaken(taken)))
+        return sorted(rows, key=lambda row: ids.index(row.id))
 
     async def _summarise(self, connection: AsyncConnection, endpoint: Row[Any], minute: datetime) -> None:
         """Keep what the cap holds back as dropped, and tell about it once; the endpoint's lock makes it once."""
@@ -216,7 +216,15 @@ async def _lock_endpoint(connection: AsyncConnection, endpoint_id: str) -> Row[A
     return (await connection.execute(query)).first()
 
 
-async def _due(connection: AsyncConnection, endpoint_id: str) -> list[Waiting]:
+async def _due(connection: AsyncConnection, endpoint_id: str) -> tuple[list[Waiting], frozenset[str]]:
+    """Return what is due, and the discrepancies among it that have a message under way."""
+    other = outbox.alias("other")
+    under_way = exists().where(
+        other.c.endpoint_id == outbox.c.endpoint_id,
+        other.c.discrepancy_id == outbox.c.discrepancy_id,
+        other.c.state == "pending",
+        other.c.claimed_until > _now,
+    )
     query = (
         select(
             outbox.c.id,
@@ -227,12 +235,14 @@ async def _due(connection: AsyncConnection, endpoint_id: str) -> list[Waiting]:
             outbox.c.discrepancy_id,
             outbox.c.log_offset,
             outbox.c.revision,
+            under_way.label("busy"),
         )
         .where(outbox.c.endpoint_id == endpoint_id, outbox.c.state == "pending", outbox.c.next_attempt_at <= _now)
         .order_by(outbox.c.kind == "discrepancy", outbox.c.created_at, outbox.c.log_offset, outbox.c.revision)
         .limit(DUE_LOOKED_AT)
     )
-    return [
+    rows = (await connection.execute(query)).all()
+    due = [
         Waiting(
             id=row.id,
             kind=row.kind,
@@ -242,21 +252,9 @@ async def _due(connection: AsyncConnection, endpoint_id: str) -> list[Waiting]:
             subject=row.discrepancy_id,
             place=(row.log_offset or 0, row.revision or 0),
         )
-        for row in await connection.execute(query)
+        for row in rows
     ]
-
-
-async def _busy(connection: AsyncConnection, endpoint_id: str, due: Sequence[Waiting]) -> frozenset[str]:
-    subjects = {one.subject for one in due if one.subject is not None}
-    if not subjects:
-        return frozenset()
-    query = select(outbox.c.discrepancy_id).where(
-        outbox.c.endpoint_id == endpoint_id,
-        outbox.c.discrepancy_id.in_(subjects),
-        outbox.c.state == "pending",
-        outbox.c.claimed_until > _now,
-    )
-    return frozenset((await connection.execute(query)).scalars())
+    return due, frozenset(row.discrepancy_id for row in rows if row.busy)
 
 
 def _of_minute(endpoint_id: str, minute: datetime) -> tuple[Any, ...]:
@@ -268,20 +266,21 @@ def _of_minute(endpoint_id: str, minute: datetime) -> tuple[Any, ...]:
     )
 
 
-async def _drop_overtaken(connection: AsyncConnection, ids: Sequence[int]) -> None:
+def _drop_overtaken(taken: CTE) -> CTE:
     """What is older than a message now under way, about the same discrepancy, is never sent after it."""
-    if not ids:
-        return
-    newer = outbox.alias("newer")
-    older = and_(
-        newer.c.id.in_(ids),
-        outbox.c.endpoint_id == newer.c.endpoint_id,
-        outbox.c.discrepancy_id == newer.c.discrepancy_id,
-        tuple_(outbox.c.log_offset, outbox.c.revision) < tuple_(newer.c.log_offset, newer.c.revision),
-        outbox.c.state == "pending",
-        or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= _now),
+    return (
+        update(outbox)
+        .where(
+            outbox.c.endpoint_id == taken.c.endpoint_id,
+            outbox.c.discrepancy_id == taken.c.discrepancy_id,
+            tuple_(outbox.c.log_offset, outbox.c.revision) < tuple_(taken.c.log_offset, taken.c.revision),
+            outbox.c.state == "pending",
+            or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= _now),
+        )
+        .values(state="dropped", reason="superseded", finished_at=_now)
+        .returning(outbox.c.id)
+        .cte("overtaken")
     )
-    await connection.execute(update(outbox).where(older).values(state="dropped", reason="superseded", finished_at=_now))
 
 
 def _after(decision: Decision) -> dict[str, Any]:
