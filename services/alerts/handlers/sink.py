@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError
 
 from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, SinkStore, Span
 from shared.contracts.dead_letter import DeadLetter
@@ -117,17 +117,16 @@ class SinkLoop:
             await _stopped(client)
 
     def _consumer(self) -> AIOKafkaConsumer:
-        # The group's offsets are for display and may not exist yet, which "none" would report as an error of the poll
-        # before the places are sought. Whatever is read from too early is below its place and left out.
+        # "none": where the topic no longer has what comes next, the sink must see it and say so, not skip in silence.
         bulk: dict[str, Any] = dict(BULK_FETCH)
         return consumer(
-            self._kafka, group=self._group, group_instance_id=self._instance_id, auto_offset_reset="earliest", **bulk
+            self._kafka, group=self._group, group_instance_id=self._instance_id, auto_offset_reset="none", **bulk
         )
 
     async def _round(self, client: AIOKafkaConsumer) -> None:
         if self._unplaced:
             await self._place(client)
-        records = await client.getmany(timeout_ms=self._poll_ms, max_records=self._batch_records_max)
+        records = await self._polled(client)
         batch, ends = self._batch(records)
         if not batch.spans:
             return
@@ -146,6 +145,17 @@ class SinkLoop:
                 self._places[partition] = end
         self._show(client, records)
         await self._commit_for_display(client)
+
+    async def _polled(self, client: AIOKafkaConsumer) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
+        try:
+            polled: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = await client.getmany(
+                timeout_ms=self._poll_ms, max_records=self._batch_records_max
+            )
+        except NoOffsetForPartitionError:
+            # The client looks for a place in the group before ours is read and sought: the group may have none yet.
+            # Joining anew for it would begin the same race again.
+            return {}
+        return polled
 
     def _give_back(self, client: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
         partitions = [partition for partition in ends if partition in client.assignment()]
