@@ -308,8 +308,17 @@ class Facts:
         return Record(name, leg.side, self.earliest[name], leg.event, live, sign_of(self.rule, leg.side, leg.event))
 
     def same_as(self, other: "Facts") -> bool:
+        """A superseded record never counts again, so what comes of it later is nothing new."""
         mine, others = (
-            (facts.superseded, facts.earliest, {record_of(leg.event): content(leg.event) for leg in facts.held})
+            (
+                facts.superseded,
+                {name: at for name, at in facts.earliest.items() if name not in facts.superseded},
+                {
+                    record_of(leg.event): content(leg.event)
+                    for leg in facts.held
+                    if record_of(leg.event) not in facts.superseded
+                },
+            )
             for facts in (self, other)
         )
         return mine == others

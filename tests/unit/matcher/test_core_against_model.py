@@ -12,7 +12,7 @@ from tests.model.match_model import run
 from tests.model.strategies import Scenario, lawful_scenarios, scenarios
 from tests.support.offline import run_offline
 
-THOROUGH = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+THOROUGH = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIELDS = (
     "id", "org", "rule", "type", "side", "key", "state", "severity", "expected", "actual", "difference", "currency",
     "duplicate", "resolution", "revision", "raised_at", "resolved_at", "expired",
