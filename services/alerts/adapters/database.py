@@ -4,13 +4,14 @@ Services never work as the owner of the tables: each connection takes on the app
 login the URL names, and row-level security holds for it.
 """
 
+import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 import asyncpg
-import stamina
 from sqlalchemy import URL, Connection, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -23,6 +24,9 @@ EVERY_ORG: Final = "*"
 """Scope of the sink, the dispatcher and the scheduler, which work for all organisations; no organisation's name."""
 COMMAND_TIMEOUT_S: Final = 60
 """A statement that takes longer is stuck: a whole batch of the sink takes below a second."""
+RETRY_PAUSE_S_MIN: Final = 0.1
+RETRY_PAUSE_S_MAX: Final = 2.0
+"""A PostgreSQL that starts takes seconds; asking more often than this only fills its log."""
 _ROLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 _T = TypeVar("_T")
@@ -163,7 +167,7 @@ async def wait_for_database(database: Database, timeout_s: float) -> None:
         DatabaseAway: it did not answer within `timeout_s` seconds.
         SchemaMismatch: at once; waiting would not help.
     """
-    await _patiently(database.require_schema, timeout_s, database.url)
+    await _patiently(database.require_schema, timeout_s)
 
 
 async def migrate(url: str, *, role: str = "tieout_app", timeout_s: float = 30) -> tuple[str | None, str]:
@@ -189,7 +193,7 @@ async def migrate(url: str, *, role: str = "tieout_app", timeout_s: float = 30) 
             return await connection.run_sync(work)
 
     try:
-        return await _patiently(once, timeout_s, database.url)
+        return await _patiently(once, timeout_s)
     except DBAPIError as error:
         if getattr(_cause(error), "sqlstate", None) != "42501":
             raise
@@ -224,18 +228,19 @@ def _role_name(role: str) -> str:
     return role
 
 
-async def _patiently(work: Callable[[], Awaitable[_T]], timeout_s: float, url: URL) -> _T:
-    try:
-        async for attempt in stamina.retry_context(
-            on=DatabaseAway, attempts=None, timeout=timeout_s, wait_initial=0.1, wait_max=2.0
-        ):
-            with attempt:
-                return await work()
-    except DatabaseAway as error:
-        raise DatabaseAway(
-            f"{error}; tried for {timeout_s:g} s: start it, or set TIEOUT_DATABASE_URL to where it runs"
-        ) from error
-    raise DatabaseAway(f"PostgreSQL at {shown(url)} was not asked")
+async def _patiently(work: Callable[[], Awaitable[_T]], timeout_s: float) -> _T:
+    end = time.monotonic() + timeout_s
+    pause_s = RETRY_PAUSE_S_MIN
+    while True:
+        try:
+            return await work()
+        except DatabaseAway as error:
+            if time.monotonic() + pause_s > end:
+                raise DatabaseAway(
+                    f"{error}; tried for {timeout_s:g} s: start it, or set TIEOUT_DATABASE_URL to where it runs"
+                ) from error
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, RETRY_PAUSE_S_MAX)
 
 
 def _reason(error: BaseException) -> str:

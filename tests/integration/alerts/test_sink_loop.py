@@ -50,25 +50,26 @@ def stream(count: int, first: int = 0) -> list[Discrepancy | Item]:
 async def publish(kafka: KafkaSettings, results: Sequence[Discrepancy | Item | Progress]) -> None:
     """As the matcher does: each to its partition, in transactions."""
     async with producing(kafka) as client, client.transaction():
-        sent = []
-        for result in results:
-            progress = isinstance(result, Progress)
-            topics = (
-                ("discrepancies", "matches", "checks")
-                if progress
-                else ("matches" if isinstance(result, Item) else "discrepancies",)
-            )
-            for topic in topics:
-                sent.append(
-                    await client.send(
-                        kafka.topic_prefix + topic,
-                        msgspec.json.encode(result),
-                        key=b"progress" if progress else result.id.encode(),
-                        partition=result.log.partition,
-                        headers=[("kind", b"progress")] if progress else [],
-                    )
-                )
-        await await_sent(sent)
+        await await_sent([await client.send(**record) for result in results for record in records_of(kafka, result)])
+
+
+def records_of(kafka: KafkaSettings, result: Discrepancy | Item | Progress) -> list[dict[str, Any]]:
+    """What the matcher writes: a result to its topic, progress to all three."""
+    if isinstance(result, Progress):
+        names, key, headers = ("discrepancies", "matches", "checks"), b"progress", [("kind", b"progress")]
+    else:
+        names, key, headers = ("matches" if isinstance(result, Item) else "discrepancies",), result.id.encode(), []
+    value = msgspec.json.encode(result)
+    return [
+        {
+            "topic": kafka.topic_prefix + name,
+            "value": value,
+            "key": key,
+            "partition": result.log.partition,
+            "headers": headers,
+        }
+        for name in names
+    ]
 
 
 @asynccontextmanager
@@ -115,7 +116,7 @@ async def count(database: Database, query: str) -> int:
 async def until(database: Database, query: str, expected: int) -> None:
     """Wait until the rows are there; then look once more, so that too many are seen as well."""
     async with asyncio.timeout(WAIT_S):
-        while await count(database, query) < expected:
+        while await count(database, query) < expected:  # noqa: ASYNC110 - another process writes the rows
             await asyncio.sleep(0.1)
     await asyncio.sleep(0.3)
     assert await count(database, query) == expected
@@ -308,7 +309,7 @@ async def test_a_process_killed_again_and_again_stores_everything_once(
     for turn in range(1, 3):
         process = await asyncio.create_subprocess_exec(*command, env=environment)
         async with asyncio.timeout(WAIT_S):
-            while await count(database, "discrepancies") < turn * keys // 4:
+            while await count(database, "discrepancies") < turn * keys // 4:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
         process.kill()
         await process.wait()

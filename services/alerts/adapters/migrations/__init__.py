@@ -3,6 +3,7 @@
 Each version is an SQL file beside a small module; a released version is never edited.
 """
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -16,6 +17,9 @@ from shared.errors import UsageError
 _HERE = Path(__file__).parent
 _LOCK = 0x7469656F7574
 """Advisory lock of migrations: two `tieout migrate` at once run one after the other."""
+
+# At INFO it tells at each look which dialect it speaks.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 
 class SchemaMismatch(UsageError):
