@@ -55,7 +55,7 @@ class Month:
     sums: dict[str, Sums] = field(default_factory=lambda: defaultdict(Sums))
 
 
-def side(currency: str, cents: list[int], at: datetime, name: str) -> ItemSide | None:
+def side(currency: str, cents: list[int], at: datetime, name: str, number: int) -> ItemSide | None:
     if not cents:
         return None
     return ItemSide(
@@ -63,9 +63,9 @@ def side(currency: str, cents: list[int], at: datetime, name: str) -> ItemSide |
         totals={currency: Total(count=len(cents), amount=amount(sum(cents)))},
         records=[
             RecordEvidence(
-                id=f"{name}-{place}",
+                id=f"{name}-{number}-{place}",
                 source=name,
-                record=f"{name}-{place}",
+                record=f"{name}-{number}-{place}",
                 amount=amount(one),
                 currency=currency,
                 status="succeeded",
@@ -99,7 +99,10 @@ def item(
         rule=rule,
         pack="billing",
         key=f"p{number}",
-        sides={"internal": side(currency, internal, at, "ledger"), "provider": side(currency, provider, at, "stripe")},
+        sides={
+            "internal": side(currency, internal, at, "ledger", number),
+            "provider": side(currency, provider, at, "stripe", number),
+        },
         discrepancies=raised or [],
         at=made,
         occurred_at=at,
