@@ -126,7 +126,7 @@ class Desk:
         await self.closing.aclose()
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], words: Callable[[], str], timeout_s: float = 10) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], words: Callable[[], str], timeout_s: float = 40) -> Any:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         seen = await look()

