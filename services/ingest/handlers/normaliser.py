@@ -198,6 +198,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         async with self._busy:
             await self._commit()
+            self._next = {}
             for partition in revoked:
                 self._times.pop(partition.partition, None)
                 self._heard.pop(partition.partition, None)
@@ -373,9 +374,10 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 await self._reader.commit(self._next)
         except (CommitFailedError, IllegalStateError) as error:
-            # The partitions have been given to somebody else, who reads them from the last commit.
-            log.info("commit refused: partitions have moved", reason=str(error))
-        self._next = {}
+            # A rebalance is under way: committed before the partitions are given up, or read again by their next owner.
+            log.info("commit put off: the group rebalances", error=type(error).__name__)
+        else:
+            self._next = {}
 
 
 def _add(name: str, counts: Counter[SourceAndType]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -22,7 +23,7 @@ from shared.ids import event_id
 from shared.kafka.client import producer
 from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
-from shared.kafka.topics import Topics, apply_topics
+from shared.kafka.topics import Topics, apply_topics, partitions_of
 from shared.rules.load import parse_rules
 from tests.support.ingest import (
     BILLING,
@@ -42,6 +43,19 @@ pytestmark = pytest.mark.kafka
 
 AUTHORIZED = {"authorization": f"Bearer {KEY}"}
 FIXTURES = Path(__file__).parents[2] / "unit/ingest/fixtures/stripe"
+
+
+class Counts(NamedTuple):
+    """Partitions, as the broker has them: the embedded one chooses them itself."""
+
+    inbox: int
+    events: int
+    legs: int
+
+
+async def counts_of(settings: KafkaSettings, topics: Topics) -> Counts:
+    found = await partitions_of(settings, topics.inbox, topics.events, topics.legs)
+    return Counts(found[topics.inbox], found[topics.events], found[topics.legs])
 
 
 async def legs_of(settings: KafkaSettings, topics: Topics) -> list[tuple[bytes, Leg]]:
@@ -69,9 +83,10 @@ async def test_what_is_answered_202_is_in_the_inbox_and_becomes_an_event_and_a_l
             return len(await legs_of(kafka_settings, topics)) == 2
 
         await until(both)
+        counts = await counts_of(kafka_settings, topics)
         events = await read_topic(kafka_settings, topics.events)
         assert {record.key.decode() for record in events} == {event_id("acme", "ledger", f"evt_{n}") for n in (1, 2)}
-        assert all(record.partition == partition_of(record.key, 3) for record in events)
+        assert all(record.partition == partition_of(record.key, counts.events) for record in events)
         for key, leg in await legs_of(kafka_settings, topics):
             assert read_group_key(key).key == (leg.record,)
             assert (leg.amount, leg.currency, leg.source) == ("120.50", "EUR", "ledger")
@@ -99,6 +114,7 @@ async def test_a_webhook_delivered_twice_is_one_event_by_its_name(kafka_settings
 async def test_ticks_of_every_inbox_partition_reach_every_partition_of_legs_and_follow_their_legs(
     kafka_settings: KafkaSettings, topics: Topics
 ):
+    counts = await counts_of(kafka_settings, topics)
     await prepare(kafka_settings)
     with running(kafka_settings) as ingest:
         for start in range(0, 200, 20):
@@ -112,7 +128,7 @@ async def test_ticks_of_every_inbox_partition_reach_every_partition_of_legs_and_
                 (r.partition, t.inbox_partition) for r in records if isinstance(t := decode_leg_record(r.value), Tick)
             }
             legs = sum(isinstance(decode_leg_record(r.value), Leg) for r in records)
-            return legs == 200 and ticks == {(p, i) for p in range(3) for i in range(2)}
+            return legs == 200 and ticks == {(p, i) for p in range(counts.legs) for i in range(counts.inbox)}
 
         await until(all_told)
         await asyncio.sleep(1.5)
@@ -120,7 +136,7 @@ async def test_ticks_of_every_inbox_partition_reach_every_partition_of_legs_and_
     for record in await read_topic(kafka_settings, topics.legs):
         match decode_leg_record(record.value):
             case Tick(inbox_partition=inbox, time=time_ms, partitions=partitions):
-                assert partitions == 2
+                assert partitions == counts.inbox
                 heard.setdefault((record.partition, inbox), []).append(time_ms)
             case Leg(inbox_partition=inbox, received_at=received):
                 ticked = heard.get((record.partition, inbox), [0])[-1]
@@ -131,6 +147,7 @@ async def test_ticks_of_every_inbox_partition_reach_every_partition_of_legs_and_
 
 
 async def test_a_rule_stands_in_every_partition_before_its_first_leg(kafka_settings: KafkaSettings, topics: Topics):
+    counts = await counts_of(kafka_settings, topics)
     await prepare(kafka_settings)
     with running(kafka_settings) as ingest:
         ingest.post("/v1/events", json=[ledger_event(n) for n in range(30)], headers=AUTHORIZED)
@@ -151,7 +168,7 @@ async def test_a_rule_stands_in_every_partition_before_its_first_leg(kafka_setti
             records = [decode_leg_record(r.value) for r in await read_topic(kafka_settings, topics.legs)]
             return (
                 sum(isinstance(r, RuleRecord) and r.rule == "billing.refunds" and not r.specification for r in records)
-                == 3
+                == counts.legs
             )
 
         await until(announced)
@@ -161,7 +178,7 @@ async def test_a_rule_stands_in_every_partition_before_its_first_leg(kafka_setti
             return len(await legs_of(kafka_settings, topics)) == 60
 
         await until(more)
-    known: dict[int, set[str]] = {0: set(), 1: set(), 2: set()}
+    known: dict[int, set[str]] = {partition: set() for partition in range(counts.legs)}
     generations = set()
     for record in await read_topic(kafka_settings, topics.legs):
         match decode_leg_record(record.value):
@@ -268,11 +285,12 @@ async def test_a_withdraw_request_reaches_the_group_of_the_keyless_record(
 async def test_an_idle_inbox_gets_tick_requests_and_not_more_than_one_at_a_time(
     kafka_settings: KafkaSettings, topics: Topics
 ):
+    counts = await counts_of(kafka_settings, topics)
     await prepare(kafka_settings)
     with running(kafka_settings):
         await asyncio.sleep(2)
     requests = [
         r for r in await read_topic(kafka_settings, topics.inbox) if isinstance(decode_inbox(r.value), TickRequested)
     ]
-    by_partition = [sum(r.partition == number for r in requests) for number in range(2)]
+    by_partition = [sum(r.partition == number for r in requests) for number in range(counts.inbox)]
     assert all(2 <= count <= 14 for count in by_partition), by_partition

@@ -68,6 +68,7 @@ async def test_without_topics_or_kafka_the_error_says_what_to_do(kafka_settings:
         await apply_rules(kafka_settings, file, "../acme", "me")
 
 
+@pytest.mark.usefixtures("real_kafka")  # the embedded broker cannot lead a group of two
 async def test_a_second_normaliser_takes_its_share_and_nothing_is_lost_when_it_goes(
     kafka_settings: KafkaSettings, topics: Topics
 ):
