@@ -5,7 +5,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Path, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -157,7 +157,7 @@ def router(runs: Runs, daily_token: SecretStr | None) -> APIRouter:
         return page(rows, paging.limit, lambda run: (run.created_at.isoformat(), run.id), _shown)
 
     @routes.get(
-        "/{run_id}/report",
+        "/{runId}/report",
         summary="The report of a run: JSON, or Markdown with `Accept: text/markdown`",
         response_class=Response,
         responses={
@@ -171,7 +171,11 @@ def router(runs: Runs, daily_token: SecretStr | None) -> APIRouter:
             },
         },
     )
-    async def report(run_id: str, caller: Manager, accept: Annotated[str, Header()] = "application/json") -> Response:
+    async def report(
+        run_id: Annotated[str, Path(alias="runId")],
+        caller: Manager,
+        accept: Annotated[str, Header()] = "application/json",
+    ) -> Response:
         run, stored = await _found(runs, caller.org, run_id)
         if "text/markdown" in accept:
             return PlainTextResponse(stored.markdown, media_type="text/markdown; charset=utf-8")
