@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import structlog
 from fastapi import APIRouter
 
+from services.alerts.adapters.counts_store import PostgresCounts
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
 from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
@@ -27,12 +28,13 @@ from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
 from services.alerts.adapters.triage_store import PostgresTriage
+from services.alerts.handlers import web
 from services.alerts.handlers.dispatcher import Dispatcher
-from services.alerts.handlers.http import billing, create_app, v1
+from services.alerts.handlers.http import billing, counts, create_app, v1
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
 from services.alerts.handlers.scheduler import complete_runs
-from services.alerts.handlers.sink import SinkLoop
+from services.alerts.handlers.sink import SinkLoop, calm_collector
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
@@ -86,6 +88,8 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         v1.directory_router(stores.directory, Keys(stores.directory, _now)),
         runs_http.router(_runs(stores), settings.reconciliation_daily_token),
         endpoints_http.router(_endpoints(stores, settings)),
+        counts.router(PostgresCounts(stores.database)),
+        web.router(),
     ]
 
 
@@ -213,6 +217,8 @@ async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collectio
                 ]
                 await _until(stopped, _wait_for_dependencies(stores, settings, kafka, roles))
                 if not stopped.is_set():
+                    if "sink" in roles:
+                        calm_collector()
                     log.info("alerts serves", roles=sorted(roles), address=_address(listener.getsockname()))
                     running += [
                         tasks.create_task(_forever(part), name=part.name)
