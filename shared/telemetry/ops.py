@@ -147,7 +147,7 @@ def listen(host: str, port: int, setting: str = "TIEOUT_HTTP_PORT") -> socket.so
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(host, port, setting) from error
@@ -156,6 +156,10 @@ def listen(host: str, port: int, setting: str = "TIEOUT_HTTP_PORT") -> socket.so
         raise CannotListen(
             f"cannot listen on {_address(host, port)}: {reason}: check TIEOUT_HTTP_HOST and {setting}"
         ) from error
+    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which `create_server` does not;
+    # without it every answer (head and body are two writes) waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _address(host: str, port: int) -> str:

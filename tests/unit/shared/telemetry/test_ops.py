@@ -143,3 +143,11 @@ async def test_application_that_cannot_start_ends_only_its_server():
 
     with pytest.raises(StartFailed):
         await serve_ops(FastAPI(lifespan=lifespan), "127.0.0.1", 0)
+
+
+def test_answers_do_not_wait_for_the_clients_acknowledgement():
+    """Head and body are two writes: with Nagle's algorithm each answer would take 40 ms."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
