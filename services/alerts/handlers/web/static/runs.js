@@ -1,0 +1,157 @@
+// Runs: the list, and making one for a day or a month.
+
+import { get, post } from "./api.js";
+import { byId, h, notice, show } from "./dom.js";
+import { ageElement, chip, dayOf, words } from "./format.js";
+import { session } from "./session.js";
+
+const REFRESH_MS = 5_000;
+const PAGE_ROWS = 50;
+const PAGE_ROWS_MAX = 200;
+const DAY_MS = 86_400_000;
+const PERIOD_DAYS_LONG = 35;
+
+let active = false;
+let turn = 0;
+let timer = null;
+let wanted = PAGE_ROWS;
+let drawn = "";
+
+export function enter() {
+  active = true;
+  show(byId("trigger"), session.mayTriage);
+  const yesterday = dayOf(new Date(Date.now() - DAY_MS));
+  byId("trigger-day").max = dayOf(new Date());
+  byId("trigger-day").value ||= yesterday;
+  byId("trigger-month").value ||= yesterday.slice(0, 7);
+  if (!session.mayTriage) {
+    notice(byId("runs-error"), `Runs and reports need a key with the role owner or manager; yours is ${session.role}.`);
+    return;
+  }
+  show(byId("runs-loading"), !drawn);
+  load();
+}
+
+export function leave() {
+  active = false;
+  turn += 1;
+  clearTimeout(timer);
+}
+
+export function reset() {
+  leave();
+  drawn = "";
+  wanted = PAGE_ROWS;
+  byId("runs-rows").replaceChildren();
+  for (const id of ["runs", "runs-empty", "runs-error", "runs-more", "trigger-feedback"]) show(byId(id), false);
+}
+
+async function load() {
+  turn += 1;
+  const mine = turn;
+  clearTimeout(timer);
+  try {
+    const found = [];
+    let next = null;
+    do {
+      const page = await get("/billing/reconciliation/runs", { limit: Math.min(PAGE_ROWS_MAX, wanted - found.length), cursor: next });
+      found.push(...page.data);
+      next = page.next_cursor;
+    } while (next && found.length < wanted);
+    if (mine !== turn) return;
+    show(byId("runs-error"), false);
+    draw(found, next);
+  } catch (error) {
+    if (mine === turn) notice(byId("runs-error"), `The runs could not be loaded: ${error.message}`, load);
+  } finally {
+    if (mine === turn) {
+      show(byId("runs-loading"), false);
+      if (active) timer = setTimeout(tick, REFRESH_MS);
+    }
+  }
+}
+
+function tick() {
+  if (document.hidden) timer = setTimeout(tick, REFRESH_MS);
+  else load();
+}
+
+function draw(found, next) {
+  show(byId("runs"), found.length > 0);
+  show(byId("runs-empty"), found.length === 0);
+  show(byId("runs-more"), next !== null);
+  const now = JSON.stringify(found);
+  if (now === drawn) return;
+  drawn = now;
+  const focused = document.activeElement?.closest?.("#runs-rows a")?.getAttribute("href");
+  byId("runs-rows").replaceChildren(...found.map(row));
+  if (focused) [...byId("runs-rows").querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+}
+
+/** A run's period as people write it: a day, a month, or its first and last day. */
+export function periodText({ start, end }) {
+  const days = Math.round((Date.parse(end) - Date.parse(start)) / DAY_MS);
+  if (days === 1) return start;
+  if (start.endsWith("-01") && end.endsWith("-01") && days < PERIOD_DAYS_LONG) return start.slice(0, 7);
+  return `${start} – ${new Date(Date.parse(end) - DAY_MS).toISOString().slice(0, 10)}`;
+}
+
+export function verdictOf(run) {
+  return run.summary?.verdict ?? { running: "provisional", completed: "complete" }[run.status] ?? run.status;
+}
+
+function row(run) {
+  const rules = Object.entries(run.summary?.rules ?? {});
+  const cell = (label, content, attributes = {}) => h("td", { role: "cell", "data-label": label, ...attributes }, content);
+  return h("tr", { role: "row" },
+    cell("Period", h("a", { href: `#/runs/${encodeURIComponent(run.id)}`, class: "key" }, periodText(run.period))),
+    cell("Verdict", [chip("verdict", run.status === "failed" ? "failed" : verdictOf(run)), run.error ? h("p", { class: "hint" }, run.error) : null]),
+    cell("Matched", matched(rules)),
+    cell("Open", rules.length ? String(rules.reduce((total, [, one]) => total + one.open, 0)) : "–", { class: "amount" }),
+    cell("Made", ageElement(run.created_at), { class: "when" }),
+    cell("By", run.trigger === "daily" ? "daily run" : run.requested_by, { class: "by" }));
+}
+
+function matched(rules) {
+  if (!rules.length) return "–";
+  return h("ul", { class: "plain" }, rules.map(([name, one]) =>
+    h("li", {}, h("span", { class: "percent" }, one.matched_percent === null ? "–" : `${one.matched_percent} %`), " ", words(name.split(".").pop()))));
+}
+
+async function trigger(event) {
+  event.preventDefault();
+  const month = byId("trigger-span-month").checked;
+  const period = byId(month ? "trigger-month" : "trigger-day").value;
+  const button = byId("trigger-button");
+  const box = byId("trigger-feedback");
+  button.disabled = true;
+  box.className = "notice wait";
+  notice(box, `Reconciling ${period}… This takes up to ten seconds.`);
+  try {
+    const run = await post("/billing/reconciliation/runs/trigger", { period });
+    show(box, false);
+    location.hash = `#/runs/${encodeURIComponent(run.id)}`;
+  } catch (error) {
+    box.className = "notice error";
+    notice(box, `No run was made: ${error.message}`);
+    load();
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function chooseSpan() {
+  const month = byId("trigger-span-month").checked;
+  show(byId("trigger-month-label"), month);
+  show(byId("trigger-day-label"), !month);
+  byId("trigger-month").required = month;
+  byId("trigger-day").required = !month;
+}
+
+byId("trigger").addEventListener("submit", trigger);
+byId("trigger-span-day").addEventListener("change", chooseSpan);
+byId("trigger-span-month").addEventListener("change", chooseSpan);
+byId("runs-more").addEventListener("click", () => {
+  wanted += PAGE_ROWS;
+  load();
+});
