@@ -131,7 +131,7 @@ def consumer(
     `auto_offset_reset` has no default: what happens without a stored place is a decision of the caller;
     `"none"` raises `OffsetOutOfRangeError` instead of skipping. `**BULK_FETCH` is for hot topics.
     """
-    from aiokafka import AIOKafkaConsumer
+    from shared.kafka.consumer import Consumer
 
     options = consumer_options(
         settings,
@@ -141,7 +141,7 @@ def consumer(
         isolation=isolation,
         **overrides,
     )
-    return AIOKafkaConsumer(*topics, **options)
+    return Consumer(*topics, **options)
 
 
 def admin(settings: KafkaSettings, **overrides: Any) -> "AIOKafkaAdminClient":
