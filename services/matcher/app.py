@@ -94,7 +94,8 @@ def make_workshop(
     routes = Routes(topics, counts[topics.dead_letters])
 
     def transactions(partition: int) -> ProducerTransactions:
-        return ProducerTransactions(kafka, topics, routes, f"{settings.matcher_group}-{partition}", partition)
+        name = f"{settings.matcher_group}-{partition}"
+        return ProducerTransactions(kafka, topics, routes, name, partition, settings.compression)
 
     policy = Policy(settings.snapshot_threshold_bytes, settings.snapshot_chunk_bytes, PROGRESS_INTERVAL_S)
     return Workshop(core=Core, transactions=transactions, log=log_, policy=policy, meter=meter)

@@ -53,6 +53,7 @@ async def bench(events: int = DEFAULT_EVENTS, partitions: int = DEFAULT_PARTITIO
         settings={
             "partitions": partitions,
             "processes": 1,
+            "compression": matcher.compression,
             "commit_interval_ms": matcher.commit_interval_ms,
             "commit_interval_loaded_ms": matcher.commit_interval_loaded_ms,
             "commits_per_second_max": matcher.commits_per_second_max,

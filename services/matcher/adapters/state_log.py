@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import structlog
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, OffsetOutOfRangeError
 
@@ -21,6 +21,17 @@ SILENCE_TIMEOUT_S = 60.0
 """Without a step forward for so long, the read is given up and tried again from the start."""
 
 log = structlog.get_logger(__name__)
+
+
+_stopping: set[asyncio.Task[None]] = set()
+
+
+async def _stop(reader: AIOKafkaConsumer) -> None:
+    """Stop `reader` in a task of its own: the client's `stop` swallows a cancellation that comes while it waits."""
+    task = asyncio.get_running_loop().create_task(reader.stop())
+    _stopping.add(task)
+    task.add_done_callback(_stopping.discard)
+    await asyncio.shield(task)
 
 
 class KafkaStateLog:
@@ -76,7 +87,7 @@ class KafkaStateLog:
         except (KafkaError, OSError, TimeoutError) as error:
             raise TransactionFailed(f"the state of partition {partition} cannot be read: {error!r}") from error
         finally:
-            await reader.stop()
+            await _stop(reader)
 
     async def first_input_offset(self, partition: int) -> int:
         """Return the oldest offset of the input that is still there."""
@@ -90,7 +101,7 @@ class KafkaStateLog:
         else:
             return offsets[place]
         finally:
-            await reader.stop()
+            await _stop(reader)
 
     def trim(self, partition: int, offset: int) -> None:
         """Delete records below `offset` in the background."""

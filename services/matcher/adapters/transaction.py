@@ -39,12 +39,22 @@ class ProducerTransactions:
     """The transactional producer of one partition, used until its first failure."""
 
     def __init__(
-        self, kafka: KafkaSettings, topics: Topics, routes: Routes, transactional_id: str, partition: int
+        self,
+        kafka: KafkaSettings,
+        topics: Topics,
+        routes: Routes,
+        transactional_id: str,
+        partition: int,
+        compression: str = "none",
     ) -> None:
         self._topics = topics
         self._routes = routes
         self._partition = partition
-        self._producer: AIOKafkaProducer = producer(kafka, transactional_id=transactional_id)
+        self._producer: AIOKafkaProducer = producer(
+            kafka,
+            transactional_id=transactional_id,
+            compression_type=None if compression == "none" else compression,
+        )
 
     async def start(self) -> None:
         """Fence the previous owner; see `ports.Transactions`."""

@@ -14,7 +14,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from services.matcher.handlers.commits import Commits, Slot
+from services.matcher.handlers.commits import Commits, Slot, end_if_cancelled
 from services.matcher.ports import Core, Fenced, Meter, StateLog, TransactionFailed, Transactions
 from services.matcher.use_cases.partition import Partition, Policy
 from services.matcher.use_cases.restore import restore
@@ -104,6 +104,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # the client 
     async def _live(self, slot: Slot) -> None:
         """Restore, then commit, and begin again after every failure; ends when the partition is lost or at a stop."""
         while not slot.stopping:
+            end_if_cancelled()
             try:
                 await self._own(slot)
             except Fenced as error:
@@ -142,6 +143,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # the client 
                 # Before the state is read: from here on nobody else can add to it.
                 await transactions.start()
                 partition = await self._restore(slot)
+            end_if_cancelled()
             seconds = time.monotonic() - begun_s
             self._workshop.meter.restored(seconds)
             log.info(
@@ -187,6 +189,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # the client 
         Else two owners would fence each other for ever. A zombie stays here until the group takes the partition away.
         """
         while True:
+            end_if_cancelled()
             await asyncio.sleep(FENCED_PAUSE_S)
             try:
                 await self._consumer.commit({slot.place: max(slot.committed, 0)})

@@ -63,6 +63,13 @@ class Pace:
         return max(self.interval_s, busy / self.commits_per_second_max)
 
 
+def end_if_cancelled() -> None:
+    """Raise a cancellation that the Kafka client has swallowed: several of its waits return as if nothing was."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Commits:
     """The commits of every partition; one `run` per partition, beside the poll loop."""
 
@@ -86,6 +93,7 @@ class Commits:
         self._snapshot_begins.pop(slot.number, None)
         begun_s = float("-inf")
         while True:
+            end_if_cancelled()
             await self._due(slot, partition, begun_s)
             begun_s = time.monotonic()
             batch = partition.collect(begun_s)

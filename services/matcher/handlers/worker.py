@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from services.matcher.handlers.assignment import Assignment, Workshop
-from services.matcher.handlers.commits import PENDING_RECORDS_MAX, Commits, Pace, Slot
+from services.matcher.handlers.commits import PENDING_RECORDS_MAX, Commits, Pace, Slot, end_if_cancelled
 from services.matcher.ports import InputRecord, PartitionStatus, Status
 from services.matcher.use_cases.partition import Partition
 from shared.errors import TieoutError, UsageError
@@ -79,6 +79,7 @@ class Worker:
         self._consumer.subscribe([self._topic], listener=self.assignment)
         try:
             while not stop.is_set():
+                end_if_cancelled()
                 self._raise_failure()
                 await self._poll()
                 self._limits()
