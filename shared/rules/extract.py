@@ -13,6 +13,8 @@ from shared.rules.model import MatchRuleModel, Selector, SignBy
 ADJUSTMENT = "adjustment."
 
 Getter = Callable[[Event], str | None]
+Place = tuple[int, int, int]
+"""Inbox partition, offset there, and receipt in milliseconds."""
 
 
 class KeyedLeg(NamedTuple):
@@ -81,8 +83,9 @@ class Extractor:
         """Return the legs of `event`, which was read at this place of the inbox."""
         legs: list[KeyedLeg] = []
         problems: list[Problem] = []
+        place = (inbox_partition, inbox_offset, received_ms)
         if event.type.startswith(ADJUSTMENT) and event.refs.get("discrepancy"):
-            selected = self._adjust(event, inbox_partition, inbox_offset, received_ms, legs, problems)
+            selected = self._adjust(event, place, legs, problems)
             return Extracted(legs, problems, selected)
         sides = self._chosen.get((event.source, event.type))
         if sides is None:
@@ -109,27 +112,7 @@ class Extractor:
             else:
                 group = keyless_group_key(self.org, rule.name, event.source, event.record)
                 problems.append(_no_key(side, event))
-            legs.append(
-                KeyedLeg(
-                    group,
-                    Leg(
-                        rule.generation,
-                        side.index,
-                        event.source,
-                        event.record,
-                        event.id,
-                        microseconds(event.occurred_at),
-                        inbox_partition,
-                        inbox_offset,
-                        received_ms,
-                        event.sequence,
-                        event.supersedes,
-                        amount,
-                        event.currency,
-                        event.status,
-                    ),
-                )
-            )
+            legs.append(KeyedLeg(group, _leg(side, event, place, amount)))
         return Extracted(legs, problems, bool(sides))
 
     def _choose(self, source: str, type_: str) -> tuple[_SideSelector, ...]:
@@ -138,15 +121,7 @@ class Extractor:
             self._chosen[source, type_] = sides
         return sides
 
-    def _adjust(
-        self,
-        event: Event,
-        inbox_partition: int,
-        inbox_offset: int,
-        received_ms: int,
-        legs: list[KeyedLeg],
-        problems: list[Problem],
-    ) -> bool:
+    def _adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add the legs of an adjustment: it goes to the side of its source in every rule whose key it carries."""
         taken: set[str] = set()
         for side in self._sides.get(event.source, ()):
@@ -158,28 +133,8 @@ class Extractor:
             if event.amount is None or event.currency is None:
                 problems.append(_no_amount(rule, event))
                 continue
-            legs.append(
-                KeyedLeg(
-                    group_key(self.org, rule.name, tuple(key)),  # type: ignore[arg-type]  # checked to be text above
-                    Leg(
-                        rule.generation,
-                        side.index,
-                        event.source,
-                        event.record,
-                        event.id,
-                        microseconds(event.occurred_at),
-                        inbox_partition,
-                        inbox_offset,
-                        received_ms,
-                        event.sequence,
-                        event.supersedes,
-                        event.amount,
-                        event.currency,
-                        event.status,
-                        event.refs["discrepancy"],
-                    ),
-                )
-            )
+            group = group_key(self.org, rule.name, tuple(key))  # type: ignore[arg-type]  # checked to be text above
+            legs.append(KeyedLeg(group, _leg(side, event, place, event.amount, event.refs["discrepancy"])))
         if not taken and event.source in self._sides:
             problems.append(
                 Problem(
@@ -190,6 +145,24 @@ class Extractor:
                 )
             )
         return bool(taken)
+
+
+def _leg(side: _SideSelector, event: Event, place: Place, amount: str | None, adjusts: str | None = None) -> Leg:
+    return Leg(
+        side.rule.generation,
+        side.index,
+        event.source,
+        event.record,
+        event.id,
+        microseconds(event.occurred_at),
+        *place,
+        event.sequence,
+        event.supersedes,
+        amount,
+        event.currency,
+        event.status,
+        adjusts,
+    )
 
 
 CHOSEN_MAX = 10_000

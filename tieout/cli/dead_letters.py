@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from shared.contracts.dead_letter import DeadLetter
     from shared.kafka.settings import KafkaSettings
 
-READ_TIMEOUT_MS = 1000
-"""A poll that brings nothing for so long has reached the end of a quiet topic."""
 GONE_TIMEOUT_S = 10.0
 """A record that does not come within this time is no longer kept."""
 ID_SHOWN = 8
@@ -108,33 +106,18 @@ def _one(letters: "Sequence[DeadLetter]", beginning: str) -> "DeadLetter":
 async def _read(settings: "KafkaSettings") -> "list[DeadLetter]":
     """Read the topic to its end; the last of each id, oldest first."""
     import msgspec
-    from aiokafka import TopicPartition
 
     from shared.contracts.dead_letter import DeadLetter
-    from shared.errors import UsageError
-    from shared.kafka.client import consumer, wait_for_kafka
-    from shared.kafka.topics import Topics, partitions_of
+    from shared.kafka.client import wait_for_kafka
+    from shared.kafka.topics import Topics
+    from shared.kafka.whole_topic import read_whole
 
     await wait_for_kafka(settings)
-    topic = Topics(settings.topic_prefix).dead_letters
-    counts = await partitions_of(settings, topic)
-    if topic not in counts:
-        raise UsageError(f"topic {topic} does not exist: create the topics with `tieout topics apply`")
     decode = msgspec.json.Decoder(DeadLetter).decode
     found: dict[str, DeadLetter] = {}
-    reader = consumer(settings, auto_offset_reset="earliest")
-    await reader.start()
-    try:
-        places = [TopicPartition(topic, number) for number in range(counts[topic])]
-        reader.assign(places)
-        ends = await reader.end_offsets(places)
-        while any([await reader.position(place) < end for place, end in ends.items()]):
-            for records in (await reader.getmany(timeout_ms=READ_TIMEOUT_MS)).values():
-                for record in records:
-                    letter = decode(record.value)
-                    found[letter.id] = letter
-    finally:
-        await reader.stop()
+    async for record in read_whole(settings, Topics(settings.topic_prefix).dead_letters):
+        letter = decode(record.value)
+        found[letter.id] = letter
     return sorted(found.values(), key=lambda one: (one.received_at, one.id))
 
 

@@ -109,36 +109,20 @@ async def apply_rules(kafka: "KafkaSettings", file: "RuleFile", org: str, applie
 async def _rule_sets(kafka: "KafkaSettings", org: str) -> "dict[str, RuleSetRecord]":
     """Return the org's rule sets by pack, as the topic has them."""
     import msgspec
-    from aiokafka import TopicPartition
 
     from shared.contracts.rule_set import decode_rule_set
-    from shared.errors import UsageError
-    from shared.kafka.client import consumer
-    from shared.kafka.topics import Topics, partitions_of
+    from shared.kafka.topics import Topics
+    from shared.kafka.whole_topic import read_whole
 
-    topic = Topics(kafka.topic_prefix).rules
-    counts = await partitions_of(kafka, topic)
-    if topic not in counts:
-        raise UsageError(f"topic {topic} does not exist: create the topics with `tieout topics apply`")
     found: dict[str, RuleSetRecord] = {}
-    reader = consumer(kafka, auto_offset_reset="earliest")
-    await reader.start()
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
-        reader.assign(partitions)
-        ends = await reader.end_offsets(partitions)
-        while any([await reader.position(partition) < end for partition, end in ends.items()]):
-            for records in (await reader.getmany(timeout_ms=500)).values():
-                for record in records:
-                    of, pack = msgspec.json.decode(record.key, type=tuple[str, str])
-                    if of != org:
-                        continue
-                    if record.value is None:
-                        found.pop(pack, None)
-                    else:
-                        found[pack] = decode_rule_set(record.value)
-    finally:
-        await reader.stop()
+    async for record in read_whole(kafka, Topics(kafka.topic_prefix).rules):
+        of, pack = msgspec.json.decode(record.key, type=tuple[str, str])
+        if of != org:
+            continue
+        if record.value is None:
+            found.pop(pack, None)
+        else:
+            found[pack] = decode_rule_set(record.value)
     return found
 
 
