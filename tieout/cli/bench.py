@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
     group.command("matcher", epilog="Example: tieout bench matcher --json")(bench_matcher)
     group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
     group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
+    group.command("latency", epilog="Example: tieout bench latency --seconds 60 --json")(bench_latency)
+    group.command("sink", epilog="Example: tieout bench sink --json")(bench_sink)
     app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
 
 
@@ -77,3 +79,32 @@ def bench_ingest(
         return
     for name, value in result.items():
         print(f"{name}: {value}", flush=True)
+
+
+def bench_latency(
+    events_per_second: Annotated[int, typer.Option(min=20, max=20_000)] = 500,
+    seconds: Annotated[int, typer.Option(min=1, help="Measured, after a warm-up of 5 s.")] = 60,
+    differing_percent: Annotated[int, typer.Option(min=1, max=100, help="Payments that raise a discrepancy.")] = 8,
+    as_json: JSON = False,
+) -> None:
+    """Time from the second side's POST to the discrepancy on its topic, and to the outgoing webhook's arrival.
+
+    It starts a broker (Java and Maven), a PostgreSQL and all services of its own; sender and receiver share the machine.
+    """
+    from tieout.bench.latency import bench, show
+
+    show(asyncio.run(bench(events_per_second, seconds, differing_percent)), as_json=as_json)
+
+
+def bench_sink(
+    rows: Annotated[int, typer.Option(min=1_000, help="Prepared items and discrepancies.")] = 100_000,
+    as_json: JSON = False,
+) -> None:
+    """Store prepared results in PostgreSQL with one sink; the limit is a pass-through on Kafka alone.
+
+    It starts a broker (Java and Maven) and a PostgreSQL (extra `embedded`) of its own.
+    """
+    from tieout.bench.harness import show
+    from tieout.bench.sink import bench
+
+    show(asyncio.run(bench(rows)), as_json=as_json)
