@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 async def answer(database: Database, role: Role, org: str = "acme") -> httpx.Response:
     directory = PostgresDirectory(database)
     key = (await Keys(directory, lambda: NOW).create(org, role, f"{role} key")).key
-    app = create_app([counts.router(PostgresCounts(database))], directory, Health([]))
+    app = create_app([counts.router(PostgresCounts(database))], directory, Health(["database"]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tieout") as client:
         return await client.get("/v1/discrepancy-counts", headers={"Authorization": f"Bearer {key}"})
 

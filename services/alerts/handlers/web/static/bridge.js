@@ -26,7 +26,8 @@ export function bridge(currency, sides, { totals, gaps, residual }) {
       totalRow(first, from, currency, scale, steps.length ? Number(from.amount) : null),
       steps.map((step) => stepRow(step, scale)),
       steps.length ? null : h("tr", {}, h("th", { scope: "row" }, "No gap"), h("td", { class: "drawing" }), h("td", { class: "amount" }, "0")),
-      totalRow(last, to, currency, scale, null))));
+      totalRow(last, to, currency, scale, null))),
+    steps.length ? h("p", { class: "hint" }, "Bars show the steps; their axis does not begin at 0.") : null);
 }
 
 function walk(start, causes) {

@@ -10,7 +10,7 @@ const FORMS = ["assign", "note", "adjust", "resolve"];
 const DIFFERING_FIELD = { AmountMismatch: "amount", CurrencyMismatch: "currency", StatusMismatch: "status" };
 const FIELDS = [
   ["amount", "Amount"], ["currency", "Currency"], ["status", "Status"], ["occurred_at", "Occurred"],
-  ["source", "Source"], ["record", "Record"], ["id", "Event"],
+  ["record", "Record"], ["id", "Event"],
 ];
 const ACTION_WORDS = {
   acknowledge: "acknowledged it", assign: "assigned it", note: "wrote a note", resolve: "resolved it",

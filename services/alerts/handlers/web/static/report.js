@@ -71,7 +71,7 @@ function draw(found) {
   byId("report").replaceChildren(
     top(found),
     ...Object.entries(report.reports).map(([name, one]) => rule(name, one)),
-    notReconciled(report.not_reconciled),
+    ...notReconciled(report.not_reconciled),
   );
 }
 
@@ -163,7 +163,7 @@ function changes(list) {
 }
 
 function notReconciled(list) {
-  if (!list?.length) return null;
-  return h("section", { class: "rule" }, h("h2", {}, "Not reconciled"), h("p", { class: "hint" }, "Events that no rule selects: nobody compares them."),
-    h("ul", {}, list.map((one) => h("li", {}, `${one.count.toLocaleString("en")} × ${one.type} from ${one.source}`))));
+  if (!list?.length) return [];
+  return [h("section", { class: "rule" }, h("h2", {}, "Not reconciled"), h("p", { class: "hint" }, "Events that no rule selects: nobody compares them."),
+    h("ul", {}, list.map((one) => h("li", {}, `${one.count.toLocaleString("en")} × ${one.type} from ${one.source}`))))];
 }

@@ -107,7 +107,7 @@ function row(run) {
     cell("Period", h("a", { href: `#/runs/${encodeURIComponent(run.id)}`, class: "key" }, periodText(run.period))),
     cell("Verdict", [chip("verdict", run.status === "failed" ? "failed" : verdictOf(run)), run.error ? h("p", { class: "hint" }, run.error) : null]),
     cell("Matched", matched(rules)),
-    cell("Open", rules.length ? String(rules.reduce((total, [, one]) => total + one.open, 0)) : "–", { class: "amount" }),
+    cell("Open", rules.length ? h("ul", { class: "plain" }, rules.map(([, one]) => h("li", {}, one.open.toLocaleString("en")))) : "–", { class: "amount" }),
     cell("Made", ageElement(run.created_at), { class: "when" }),
     cell("By", run.trigger === "daily" ? "daily run" : run.requested_by, { class: "by" }));
 }
