@@ -51,14 +51,15 @@ async def test_workers_that_die_in_the_middle_lose_and_double_nothing(kafka_sett
     """Ten owners one after the other, each gone without a word while it reads, commits or restores."""
     await write(kafka_settings, legs_of(60_000, 2_000), PARTITIONS)
     chance = random.Random(5)
-    done = set()
+    done = []
     for _ in range(10):
+        commits = chance.randrange(1, 4)
         async with running(kafka_settings, commit_interval_loaded_ms=20) as one:
-            await one.until(lambda running: running.meter.restores > 0)
-            await asyncio.sleep(chance.random() * 0.1)
-            done.add(one.worker.committed_records)
+            await one.until(lambda running, n=commits: running.meter.commits >= n or max(done, default=0) >= 60_000)
+            await asyncio.sleep(chance.random() * 0.05)
+            done.append(one.worker.committed_records)
             await one.abandon()
-    assert len(done - {0, 60_000}) >= 3, "most owners must die in the middle"
+    assert len({count for count in done if 0 < count < 60_000}) >= 3, "most owners must die in the middle"
     async with running(kafka_settings) as last:
         await last.until_committed(60_000)
         await last.end()
@@ -130,7 +131,8 @@ async def test_a_produce_error_inside_a_transaction_loses_nothing(kafka_settings
             return changes
 
     await write(kafka_settings, legs_of(1_000, 100), PARTITIONS)
-    async with running(kafka_settings, Swelling) as one:
+    # Uncompressed: a text of one letter would become small enough.
+    async with running(kafka_settings, Swelling, compression="none") as one:
         await one.until_committed(1_000)
         await one.end()
     assert Swelling.refused == 2

@@ -94,7 +94,7 @@ class Matcher:
     def end(self) -> int:
         """As an orchestrator does."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def told(self, text: str) -> int:
         return self.log.read_text().count(text)
@@ -120,13 +120,13 @@ async def write_slowly(kafka: KafkaSettings, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
 
 
-async def until(reached: Callable[[], bool], timeout_s: float = 30) -> None:
+async def until(reached: Callable[[], bool], timeout_s: float = 60) -> None:
     async with asyncio.timeout(timeout_s):
         while not reached():  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.1)
 
 
-async def assert_all_written_once(kafka: KafkaSettings, timeout_s: float = 60) -> None:
+async def assert_all_written_once(kafka: KafkaSettings, timeout_s: float = 120) -> None:
     wanted = expected()
     deadline = time.monotonic() + timeout_s
     found = await written(kafka)
@@ -176,7 +176,7 @@ async def test_rolling_restart_by_sigterm_keeps_the_membership(kafka_settings: K
             assert one.end() == 0
             restored = one.told("partition restored")
             one.start()
-            await until(lambda one=one, restored=restored: one.told("partition restored") > restored, 5)
+            await until(lambda one=one, restored=restored: one.told("partition restored") > restored)
         await writing
         await assert_all_written_once(kafka_settings)
 
