@@ -52,6 +52,9 @@ class Result:
     settings: dict[str, Any]
     versions: dict[str, str] = field(default_factory=versions_used)
     machine: dict[str, Any] = field(default_factory=machine_facts)
+    cpu_us_per_event: float | None = None
+    """CPU of this process alone, where it was measured: tells on a machine where others run as well."""
+    limit_cpu_us_per_event: float | None = None
 
 
 @asynccontextmanager
@@ -128,6 +131,9 @@ def show(result: Result, *, as_json: bool) -> None:
     table.add_row("events per second", f"{result.events_per_second:,.0f}")
     table.add_row("pass-through limit, same run", f"{result.limit_events_per_second:,.0f}")
     table.add_row("ratio", f"{result.ratio:.2f}")
+    if result.cpu_us_per_event is not None:
+        cpu = f"{result.cpu_us_per_event:.1f} us, limit {result.limit_cpu_us_per_event:.1f} us"
+        table.add_row("CPU of this process per event", cpu)
     for title, facts in (("settings", result.settings), ("versions", result.versions), ("machine", result.machine)):
         table.add_row(title, ", ".join(f"{name} {value}" for name, value in facts.items()))
     Console().print(table)

@@ -35,10 +35,13 @@ async def bench(events: int = DEFAULT_EVENTS, partitions: int = DEFAULT_PARTITIO
         await _copy_topics(settings, topics, partitions)
         say(f"preparing {events:,} legs in {partitions} partitions")
         records = await write(settings, topics.legs, prepared_legs(events, partitions), partitions)
+        cpu = [time.process_time()]
         before = await pass_through(settings, topics.legs, topics.full("limit-1"), records)
+        cpu.append(time.process_time())
         say(f"pass-through: {before:,.0f} records per second")
         matcher = MatcherSettings(group_instance_id=None)
         seconds = await match_all(matcher, settings, records)
+        cpu.append(time.process_time())
         say(f"matcher: {records / seconds:,.0f} records per second")
         after = await pass_through(settings, topics.legs, topics.full("limit-2"), records)
         say(f"pass-through again: {after:,.0f} records per second")
@@ -50,6 +53,8 @@ async def bench(events: int = DEFAULT_EVENTS, partitions: int = DEFAULT_PARTITIO
         events_per_second=round(records / seconds),
         limit_events_per_second=round(limit),
         ratio=round(records / seconds / limit, 3),
+        cpu_us_per_event=round((cpu[2] - cpu[1]) / records * 1e6, 2),
+        limit_cpu_us_per_event=round((cpu[1] - cpu[0]) / records * 1e6, 2),
         settings={
             "partitions": partitions,
             "processes": 1,
