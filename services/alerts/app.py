@@ -42,10 +42,12 @@ from services.alerts.use_cases.keys import Keys
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.sink import store
 from services.alerts.use_cases.triage import Triage
+from shared.contracts.discrepancy import SEVERITIES
 from shared.errors import DependencyAway
 from shared.kafka.client import wait_for_kafka
 from shared.kafka.settings import KafkaSettings
 from shared.telemetry.health import Health
+from shared.telemetry.metrics import gauge
 from shared.telemetry.ops import AsgiApp, listen, ops_app, serve_ops
 
 Role = Literal["sink", "api", "dispatcher", "scheduler"]
@@ -53,6 +55,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 LOOP_STALL_S_MAX = 30.0
 """A loop that does not come round for longer is stuck."""
+
+OPEN_COUNT_S = 10.0
+"""Between two counts of open discrepancies: a scrape looks every 15 s or so."""
 
 log = structlog.get_logger()
 
@@ -101,6 +106,7 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
     """Every loop of the service."""
     return [
         Part("sink", frozenset({"sink"}), _sink(stores, settings, kafka, health).run),
+        Part("open", frozenset({"sink"}), lambda: _count_open(PostgresTriage(stores.database), health)),
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
         Part("dispatcher", frozenset({"dispatcher"}), lambda: _deliver(stores.database, settings, health)),
         Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_runs(stores), health)),
@@ -264,6 +270,18 @@ async def _until(stopped: asyncio.Event, work: Awaitable[None]) -> None:
 async def _forever(part: Part) -> None:
     await part.run()
     raise RuntimeError(f"the part {part.name} ended by itself")
+
+
+async def _count_open(triage: PostgresTriage, health: Health) -> None:
+    """Keep the gauge of open discrepancies; counted in PostgreSQL, since people resolve them too."""
+    health.watch("open discrepancies", LOOP_STALL_S_MAX + OPEN_COUNT_S)
+    while True:
+        health.heartbeat("open discrepancies")
+        with suppress(DependencyAway):
+            counted = await triage.count_open()
+            for severity in SEVERITIES:
+                gauge("tieout_alerts_discrepancies_open").labels(severity).set(counted.get(severity, 0))
+        await asyncio.sleep(OPEN_COUNT_S)
 
 
 async def _watch_database(database: Database, health: Health, every_s: float = 2.0) -> None:

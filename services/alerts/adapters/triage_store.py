@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     and_,
     cast,
+    func,
     insert,
     literal,
     null,
@@ -25,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.adapters.database import Database
+from services.alerts.adapters.database import EVERY_ORG, Database
 from services.alerts.adapters.rows import Row, discrepancy_of, item_of, standing_of
 from services.alerts.adapters.tables import (
     action_log,
@@ -100,6 +101,13 @@ class PostgresTriage:
             if adjustment is not None:
                 await _post(connection, org, id_, adjustment)
         return Stored(found=stored.found, standing=standing)
+
+    async def count_open(self) -> dict[str, int]:
+        """Count what is raised and not resolved by people, over all organisations, by severity."""
+        c = discrepancies.c
+        query = select(c.severity, func.count()).where(c.state == "raised", c.status != "resolved").group_by(c.severity)
+        async with self._database.transaction(EVERY_ORG) as connection:
+            return {row[0]: row[1] for row in await connection.execute(query)}
 
     async def items(
         self, org: str, chosen: ItemFilter, after: tuple[datetime, str] | None, limit: int

@@ -450,3 +450,15 @@ async def test_while_the_database_is_away_the_answer_is_503(api: Api):
     problem(answer, 503, "unavailable")
     assert answer.headers["retry-after"] == "5"
     assert "127.0.0.1" not in answer.text
+
+
+async def test_open_discrepancies_are_counted_by_severity_over_all_orgs(api: Api):
+    """What people resolved, or the engine, is not open."""
+    await api.add(
+        found("a", key="a"),
+        found("b", key="b", org="other"),
+        found("c", key="c", severity="high"),
+        found("d", key="d", state="resolved", resolution="corrected"),
+    )
+    await api.ask("PATCH", f"{BILLING}/{uid('c')}/resolve", json={"reason": "timing"})
+    assert await PostgresTriage(api.database).count_open() == {"medium": 2}
