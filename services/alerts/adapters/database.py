@@ -9,11 +9,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.alerts.adapters.migrations import check_schema, upgrade
@@ -116,11 +116,11 @@ class Database:
             self.url,
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_pre_ping=True,
             connect_args={"server_settings": settings, "command_timeout": COMMAND_TIMEOUT_S},
             # A path may hold a customer's data: parameters stay out of errors and logs.
             hide_parameters=True,
         )
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
 
     @asynccontextmanager
     async def transaction(self, org: str) -> AsyncIterator[AsyncConnection]:
@@ -158,6 +158,16 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Have the pool replace a connection that has ended while it lay there.
+
+    The driver hears of a server that stops or dies. `pool_pre_ping` asks instead, in a transaction of its own: three
+    round trips before each of ours, a third of what a small transaction takes.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server has closed the connection")
 
 
 async def wait_for_database(database: Database, timeout_s: float) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
+from weakref import WeakSet
 
 import asyncpg
 import msgspec
@@ -29,6 +30,7 @@ from services.alerts.ports.sink import (
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, LogPosition
 from shared.contracts.inbox import WithdrawRequested, encode_inbox
+from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.ids import canonical
 
 _json = msgspec.json.Encoder().encode
@@ -82,6 +84,7 @@ _CHECK = (
     "id", "org", "rule", "pack", "key", "code", "result", "currency", "as_of", "expected", "actual", "difference",
     "log_partition", "log_offset", "log_time",
 )  # fmt: skip
+_NOT_RECONCILED = ("org", "event_id", "source", "type", "occurred_at", "received_at")
 _LOG = (
     "org", "discrepancy_id", "at", "actor", "action", "from_status", "to_status", "assignee", "reason", "notes", "revision",
 )  # fmt: skip
@@ -113,7 +116,12 @@ def _append(table: str, columns: tuple[str, ...], stage: str) -> str:
     )
 
 
-_STAGES = ("discrepancies", "items", "checks", "outbox")
+_STAGES = {"discrepancies": ", false AS last", "items": ", false AS last", "checks": "", "outbox": ""}
+"""Tables that are staged, and what their stage has beside their columns."""
+_CREATE_STAGES = ";".join(
+    f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} ON COMMIT DELETE ROWS AS SELECT *{more} FROM {table} WITH NO DATA"  # noqa: S608 - constants
+    for table, more in _STAGES.items()
+)
 _UPSERT_DISCREPANCIES = _upsert("discrepancies", _DISCREPANCY)
 _APPEND_DISCREPANCY_REVISIONS = _append("discrepancy_revisions", _DISCREPANCY_REVISION, "stage_discrepancies")
 _UPSERT_ITEMS = _upsert("items", _ITEM)
@@ -127,6 +135,8 @@ class PostgresSink:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._staged: WeakSet[asyncpg.Connection[Any]] = WeakSet()
+        """Connections that have their stages: these last as long as the session."""
 
     @asynccontextmanager
     async def transaction(self, spans: Sequence[Span]) -> AsyncIterator["PostgresSinkTransaction"]:
@@ -134,7 +144,10 @@ class PostgresSink:
             async with self._database.transaction(EVERY_ORG) as connection:
                 driver = await _driver(connection)
                 live = await _fence(driver, spans)
+                if driver not in self._staged:
+                    await driver.execute(_CREATE_STAGES)
                 yield PostgresSinkTransaction(driver, live)
+            self._staged.add(driver)
         except asyncpg.DeadlockDetectedError as error:
             raise Fenced("another sink works on the same places") from error
 
@@ -219,23 +232,29 @@ class PostgresSinkTransaction:
         ]
 
     async def write(self, writes: Writes) -> None:
-        await self._write_discrepancies(writes)
-        await self._write_items(writes)
+        # What is staged goes to its tables in one round trip: a batch of few rows is made of little else.
+        moves: list[str] = []
+        if writes.revisions:
+            await self._stage("discrepancies", (*_DISCREPANCY, "last"), [_discrepancy_row(r) for r in writes.revisions])
+            moves += [_APPEND_DISCREPANCY_REVISIONS, _UPSERT_DISCREPANCIES]
+        if writes.items:
+            await self._stage("items", (*_ITEM, "last"), [_item_row(r) for r in writes.items])
+            moves += [_APPEND_ITEM_REVISIONS, _UPSERT_ITEMS]
         if writes.checks:
             await self._stage("checks", _CHECK, [_check_row(c.place, c.offset, c.check) for c in writes.checks])
-            await self._driver.execute(_APPEND_CHECKS)
+            moves.append(_APPEND_CHECKS)
         if writes.outgoing:
             await self._stage("outbox", _OUTBOX, [_outbox_row(o) for o in writes.outgoing])
-            await self._driver.execute(_APPEND_OUTBOX)
+            moves.append(_APPEND_OUTBOX)
+        if moves:
+            await self._driver.execute(";".join(moves))
+        await self._write_log(writes)
+        await self._write_item_places(writes)
+        await self._write_not_reconciled(writes.not_reconciled)
         await self._write_topic_outbox(writes)
         await self._write_progress(writes.progress)
 
-    async def _write_discrepancies(self, writes: Writes) -> None:
-        if not writes.revisions:
-            return
-        await self._stage("discrepancies", (*_DISCREPANCY, "last"), [_discrepancy_row(r) for r in writes.revisions])
-        await self._driver.execute(_APPEND_DISCREPANCY_REVISIONS)
-        await self._driver.execute(_UPSERT_DISCREPANCIES)
+    async def _write_log(self, writes: Writes) -> None:
         if writes.log:
             rows = [
                 (
@@ -247,11 +266,7 @@ class PostgresSinkTransaction:
             ]  # fmt: skip
             await self._driver.executemany(_insert("action_log", _LOG), rows)
 
-    async def _write_items(self, writes: Writes) -> None:
-        if writes.items:
-            await self._stage("items", (*_ITEM, "last"), [_item_row(r) for r in writes.items])
-            await self._driver.execute(_APPEND_ITEM_REVISIONS)
-            await self._driver.execute(_UPSERT_ITEMS)
+    async def _write_item_places(self, writes: Writes) -> None:
         if writes.repeated:
             await self._driver.executemany(
                 "UPDATE items SET reopened_offset = $2 WHERE id = $1::uuid", list(writes.repeated.items())
@@ -268,6 +283,17 @@ class PostgresSinkTransaction:
                 "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) ON CONFLICT DO NOTHING",
                 *columns,
             )
+
+    async def _write_not_reconciled(self, events: Sequence[NotReconciledEvent]) -> None:
+        if not events:
+            return
+        columns = [[getattr(event, name) for event in events] for name in _NOT_RECONCILED]
+        await self._driver.execute(
+            f"INSERT INTO not_reconciled ({_list(_NOT_RECONCILED)}) "  # noqa: S608 - constants
+            "SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]) "
+            "ON CONFLICT DO NOTHING",
+            *columns,
+        )
 
     async def _write_topic_outbox(self, writes: Writes) -> None:
         rows = [_withdrawal_row(w) for w in writes.withdrawals] + [_dead_letter_row(d) for d in writes.unreadable]
@@ -291,11 +317,6 @@ class PostgresSinkTransaction:
     async def _stage(self, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
         """COPY `rows` into the table's stage, which is empty again after the transaction."""
         assert table in _STAGES
-        last = ", false AS last" if "last" in columns else ""
-        await self._driver.execute(
-            f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} ON COMMIT DELETE ROWS "  # noqa: S608 - constants
-            f"AS SELECT *{last} FROM {table} WITH NO DATA"
-        )
         await self._driver.copy_records_to_table(f"stage_{table}", records=rows, columns=list(columns))
 
 
