@@ -8,13 +8,14 @@ import { session } from "./session.js";
 const REFRESH_MS = 5_000;
 const FORMS = ["assign", "note", "adjust", "resolve"];
 const DIFFERING_FIELD = { AmountMismatch: "amount", CurrencyMismatch: "currency", StatusMismatch: "status" };
+const ENGINE = "engine"; // the actor of what the matcher's results bring about
 const FIELDS = [
   ["amount", "Amount"], ["currency", "Currency"], ["status", "Status"], ["occurred_at", "Occurred"],
   ["record", "Record"], ["id", "Event"],
 ];
 const ACTION_WORDS = {
   acknowledge: "acknowledged it", assign: "assigned it", note: "wrote a note", resolve: "resolved it",
-  adjust: "posted an adjustment", engine_resolve: "closed it, since it is true no more", reopen: "reopened it, since it changed",
+  engine_resolve: "closed it, since it is true no more", reopen: "reopened it, since it changed",
 };
 
 const dialog = byId("detail");
@@ -99,7 +100,7 @@ function draw(found) {
 function head(found) {
   return h("p", { class: "chips" },
     chip("severity", found.severity), h("strong", {}, words(found.type)),
-    chip("state", found.state), chip("status", found.status),
+    h("span", { class: "hint" }, "state ", chip("state", found.state)), h("span", { class: "hint" }, "status ", chip("status", found.status)),
     h("span", { class: "hint" }, "raised ", ageElement(found.raised_at), found.assignee ? `, with ${found.assignee}` : ""));
 }
 
@@ -155,7 +156,8 @@ function particulars(found) {
 function past(found) {
   const events = [
     ...found.history.map((one) => ({ at: one.log_time, line: revisionLine(one) })),
-    ...found.actions.map((one) => ({ at: one.at, line: actionLine(one) })),
+    // The log's line of an adjustment tells less than the entry itself.
+    ...found.actions.filter((one) => one.action !== "adjust").map((one) => ({ at: one.at, line: actionLine(one) })),
     ...found.adjustments.map((one) => ({ at: one.created_at, line: adjustmentLine(one) })),
   ].sort((a, b) => Date.parse(b.at) - Date.parse(a.at));
   return h("section", { class: "past" }, h("h3", {}, "What happened, latest first"),
@@ -171,7 +173,8 @@ function revisionLine(one) {
 }
 
 function actionLine(one) {
-  const extra = [one.assignee && `to ${one.assignee}`, one.reason && `as ${words(one.reason).toLowerCase()}`].filter(Boolean).join(", ");
+  const reason = one.reason && words(one.reason).toLowerCase();
+  const extra = [one.assignee && `to ${one.assignee}`, reason && (one.actor === ENGINE ? `(${reason})` : `as ${reason}`)].filter(Boolean).join(", ");
   return h("div", {},
     h("p", {}, h("strong", {}, one.actor), ` ${ACTION_WORDS[one.action] ?? one.action}${extra ? ` ${extra}` : ""}`,
       one.from_status !== one.to_status ? [" ", chip("status", one.from_status), " → ", chip("status", one.to_status)] : null),
@@ -179,7 +182,8 @@ function actionLine(one) {
 }
 
 function adjustmentLine(one) {
-  return h("div", {}, h("p", {}, h("strong", {}, "Adjustment entry "), h("span", { class: "amount" }, money(one.amount, one.currency, true)), ` on ${one.source}: ${one.reason}`),
+  return h("div", {},
+    h("p", {}, h("strong", {}, one.posted_by), " posted an adjustment of ", h("strong", { class: "posted" }, money(one.amount, one.currency, true)), ` to ${one.source}: ${one.reason}`),
     one.notes ? h("p", { class: "quote" }, one.notes) : null);
 }
 

@@ -6,6 +6,7 @@ import { age, ageElement, amount, chip, clock, keyText, plural, words } from "./
 
 const REFRESH_MS = 5_000;
 const REFRESH_AFTER_ERROR_MS = 15_000;
+const COUNTS_EVERY_MS = 15_000; // counting reads every row of the organisation, a page only its own
 const PAGE_ROWS = 50;
 const PAGE_ROWS_MAX = 200;
 const SEVERITIES = ["critical", "high", "medium", "low"];
@@ -20,6 +21,7 @@ let shown = new Map(); // id -> { row, text }
 let wanted = PAGE_ROWS; // how many rows the reader asked for
 let cursor = null;
 let counts = [];
+let countsFrom = -Infinity; // when they were stored
 let turn = 0; // answers of an earlier turn are too late
 let timer = null;
 let active = false;
@@ -47,6 +49,7 @@ export function reset() {
   leave();
   filter = { ...NO_FILTER };
   counts = [];
+  countsFrom = -Infinity;
   clear();
 }
 
@@ -56,7 +59,9 @@ export function address() {
   return given.length ? `#/discrepancies?${new URLSearchParams(given)}` : "#/discrepancies";
 }
 
+/** Load again now, with fresh counts: an action has changed something. */
 export function refresh() {
+  countsFrom = -Infinity;
   if (active) load();
 }
 
@@ -88,9 +93,12 @@ async function load() {
   clearTimeout(timer);
   let pause = REFRESH_MS;
   try {
-    const [page, counted] = await Promise.all([rows(), get("/v1/discrepancy-counts")]);
+    const [page, counted] = await Promise.all([rows(), kinds()]);
     if (mine !== turn) return;
-    counts = counted.data;
+    if (counted) {
+      counts = counted;
+      countsFrom = performance.now();
+    }
     cursor = page.next;
     show(byId("list-error"), false);
     draw(page.rows);
@@ -115,6 +123,12 @@ function tick() {
     return;
   }
   load();
+}
+
+/** How many there are of each kind; null while the last counts are fresh enough. */
+async function kinds() {
+  if (performance.now() - countsFrom < COUNTS_EVERY_MS) return null;
+  return (await get("/v1/discrepancy-counts")).data;
 }
 
 async function rows() {
