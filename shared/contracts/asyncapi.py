@@ -35,6 +35,7 @@ PROGRESS = Message("progress", JSON, {"kind": "progress: tells the record apart 
 MESSAGES: Mapping[str, tuple[Message, ...]] = {
     "inbox": (Message("inbox-record", PACKED),),
     "events": (Message("event", JSON),),
+    "not-reconciled": (Message("not-reconciled", JSON),),
     "legs": (Message("leg-record", PACKED),),
     "rules": (Message("rule-set", JSON),),
     "directory": (Message("directory-entry", JSON),),
@@ -46,7 +47,7 @@ MESSAGES: Mapping[str, tuple[Message, ...]] = {
     "dead-letters": (Message("dead-letter", JSON),),
 }
 WRITERS: Mapping[str, tuple[str, ...]] = {
-    "ingest": ("inbox", "events", "legs", "dead-letters"),
+    "ingest": ("inbox", "events", "not-reconciled", "legs", "dead-letters"),
     "matcher": ("matcher-state", "matcher-checkpoints", "discrepancies", "matches", "checks", "dead-letters"),
     "alerts": ("directory", "inbox"),
     "cli": ("rules",),
@@ -54,7 +55,7 @@ WRITERS: Mapping[str, tuple[str, ...]] = {
 READERS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("inbox", "rules", "directory"),
     "matcher": ("legs", "matcher-state"),
-    "alerts": ("discrepancies", "matches", "checks", "dead-letters"),
+    "alerts": ("discrepancies", "matches", "checks", "not-reconciled", "dead-letters"),
 }
 
 

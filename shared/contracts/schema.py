@@ -30,6 +30,7 @@ from shared.contracts.inbox import (
 )
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
+from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
 from shared.contracts.webhook import DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
 from shared.rules.model import Compare, CompareAmount, MatchRuleModel, RuleFile, Selector
@@ -79,6 +80,12 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract("item", "The outcome of one group (topic matches)", Item, (Item, ItemSide, ItemDiscrepancy, SideEvidence)),
     Contract("check", "A verdict on a reading (topic checks)", Check, (Check,)),
     Contract("dead-letter", "A record that was set aside (topic dead-letters)", DeadLetter, (DeadLetter,)),
+    Contract(
+        "not-reconciled",
+        "An event that no rule selects (topic not-reconciled)",
+        NotReconciledEvent,
+        (NotReconciledEvent,),
+    ),
     Contract(
         "directory-entry",
         "Organisations, sources and API keys (topic directory)",

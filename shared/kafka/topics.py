@@ -90,6 +90,14 @@ TOPICS: tuple[TopicDeclaration, ...] = (
         config=_kept_for(INBOX_RETENTION_MS),
     ),
     TopicDeclaration(
+        name="not-reconciled",
+        count=Count.EVENTS,
+        key="event uuid",
+        carries="events that no rule selects, each by its name, source, type and times; JSON",
+        kept="30 days, as events",
+        config=_kept_for(INBOX_RETENTION_MS),
+    ),
+    TopicDeclaration(
         name="legs",
         count=Count.STATE,
         key="org, rule, match key",
@@ -195,6 +203,10 @@ class Topics:
     @property
     def events(self) -> str:
         return self.full("events")
+
+    @property
+    def not_reconciled(self) -> str:
+        return self.full("not-reconciled")
 
     @property
     def legs(self) -> str:

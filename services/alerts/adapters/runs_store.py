@@ -3,8 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
@@ -48,37 +47,13 @@ LOCK_CLASS: Final = 0x72756E73
 LOG_TIME_STEP: Final = timedelta(milliseconds=1)
 """Log time is in whole milliseconds."""
 RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
+"""Topics that carry progress, all with the partitions of `legs`. `not-reconciled` has other partitions and no progress:
+a period does not wait for it."""
 
 _SUMMARY = [column for column in runs.c if column.name not in {"report_json", "report_markdown"}]
 _decode_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
 _decode_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode
 _decode_key = msgspec.json.Decoder(Key).decode
-
-
-@dataclass(frozen=True, slots=True)
-class UnreconciledEvents:
-    """Events of one day that no rule selected; `count` is added to what is stored."""
-
-    org: str
-    source: str
-    type: str
-    day: date
-    count: int
-
-
-async def add_not_reconciled(connection: AsyncConnection, counted: Iterable[UnreconciledEvents]) -> None:
-    """Add the counts inside the caller's transaction, which must make sure that none is added twice."""
-    rows = [
-        {"org": one.org, "source": one.source, "type": one.type, "day": one.day, "count": one.count} for one in counted
-    ]
-    if not rows:
-        return
-    statement = upsert(not_reconciled)
-    statement = statement.on_conflict_do_update(
-        index_elements=["org", "source", "type", "day"],
-        set_={"count": not_reconciled.c["count"] + statement.excluded["count"]},
-    )
-    await connection.execute(statement, rows)
 
 
 class PostgresRuns:
@@ -203,7 +178,7 @@ class _InHand:
             items=found,
             discrepancies=histories,
             prior_runs=prior,
-            not_reconciled=await self._not_reconciled(),
+            not_reconciled=await self._not_reconciled(at),
         )
         return await self._rules(found, histories), reading
 
@@ -337,34 +312,36 @@ class _InHand:
         sides = (await self._connection.execute(statement)).scalar_one_or_none()
         return () if sides is None else tuple(_decode_sides(sides))
 
-    async def _not_reconciled(self) -> list[NotReconciled] | None:
-        """Counts of the period; None where nothing was ever counted for the organisation."""
-        run, counted = self.run, not_reconciled.c
-        any_ = select(func.count()).select_from(select(counted.day).where(counted.org == run.org).limit(1).subquery())
-        if not (await self._connection.execute(any_)).scalar_one():
-            return None
+    async def _not_reconciled(self, at: datetime) -> list[NotReconciled]:
+        """Count the period's events that no rule selected, as they were known at `at`."""
+        run, event = self.run, not_reconciled.c
         statement = (
-            select(counted.source, counted.type, func.sum(counted["count"]).label("events"))
-            .where(counted.org == run.org, counted.day >= run.period.first, counted.day < run.period.after)
-            .group_by(counted.source, counted.type)
+            select(event.source, event.type, func.count().label("events"))
+            .where(
+                event.org == run.org,
+                event.occurred_at >= run.period.start,
+                event.occurred_at < run.period.end,
+                event.received_at <= at,
+            )
+            .group_by(event.source, event.type)
         )
         return [
-            NotReconciled(source=row.source, type=row.type, count=int(row.events))
+            NotReconciled(source=row.source, type=row.type, count=row.events)
             for row in await self._connection.execute(statement)
         ]
 
 
 async def _progress(connection: AsyncConnection) -> datetime | None:
     """Return the least log time stored over all partitions of all result topics, None while one has none yet."""
-    places = select(progress.c.topic, progress.c.partition, progress.c.log_time)
+    places = select(progress.c.topic, progress.c.partition, progress.c.log_time).where(
+        progress.c.topic.in_(RESULT_TOPICS)
+    )
     stored: dict[tuple[str, int], datetime] = {
         (row.topic, row.partition): row.log_time for row in await connection.execute(places)
     }
-    known = {
-        (row.topic, row.partition)
-        for row in await connection.execute(select(sink_offsets.c.topic, sink_offsets.c.partition))
-    }
-    partitions = range(max((partition for _, partition in [*stored, *known]), default=-1) + 1)
+    assigned = select(sink_offsets.c.partition).where(sink_offsets.c.topic.in_(RESULT_TOPICS))
+    known = set((await connection.execute(assigned)).scalars())
+    partitions = range(max(known.union(partition for _, partition in stored), default=-1) + 1)
     wanted = [(topic, partition) for topic in RESULT_TOPICS for partition in partitions]
     if not wanted or any(place not in stored for place in wanted):
         return None

@@ -10,7 +10,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Date,
     DateTime,
     Identity,
     Index,
@@ -320,11 +319,13 @@ not_reconciled = Table(
     "not_reconciled",
     metadata,
     Column("org", Text, primary_key=True),
-    Column("source", Text, primary_key=True),
-    Column("type", Text, primary_key=True),
-    Column("day", Date, primary_key=True, comment="of the events' occurred_at, in UTC"),
-    Column("count", BigInteger, nullable=False),
-    comment="events that no rule selects, counted per source, type and day",
+    Column("event_id", _Id, primary_key=True, comment="of the event; ingest may tell it twice, it counts once"),
+    Column("source", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("occurred_at", _Time, nullable=False, comment="decides the period it counts in"),
+    Column("received_at", _Time, nullable=False),
+    Index(None, "org", "occurred_at"),
+    comment="events that no rule selected when ingest read them; a rule that comes or goes later changes none",
 )
 
 webhook_endpoints = Table(

@@ -157,8 +157,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Least log time that was stored when the run was made."""
     verdict: Verdict
     reports: dict[str, RuleReport]
-    not_reconciled: list[NotReconciled] | None
-    """None: not counted here."""
+    not_reconciled: list[NotReconciled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ class Reading:
     discrepancies: Sequence[DiscrepancyHistory]
     prior_runs: Sequence[PriorRun] = ()
     cut_at: datetime | None = None
-    not_reconciled: Sequence[NotReconciled] | None = None
+    not_reconciled: Sequence[NotReconciled] = ()
 
 
 def rule_order(name: str) -> tuple[int, str]:
@@ -205,7 +204,6 @@ def make_report(org: str, period: Period, rules: Sequence[RuleSides], reading: R
     """Compute the report of one run."""
     closed = is_closed(period, reading.progress, reading.cut_at)
     reports = {rule.name: _rule_report(rule, period, reading, closed) for rule in rules}
-    not_reconciled = reading.not_reconciled
     return Report(
         org=org,
         period=PeriodSpan(
@@ -220,7 +218,7 @@ def make_report(org: str, period: Period, rules: Sequence[RuleSides], reading: R
         progress=reading.progress,
         verdict=_verdict_of_run([one.verdict for one in reports.values()], closed),
         reports=reports,
-        not_reconciled=None if not_reconciled is None else sorted(not_reconciled, key=lambda n: (n.source, n.type)),
+        not_reconciled=sorted(reading.not_reconciled, key=lambda n: (n.source, n.type)),
     )
 
 

@@ -307,15 +307,10 @@ def _prior(figures: RuleReport) -> str:
 
 
 def _not_reconciled(report: Report) -> str:
-    if report.not_reconciled is None:
-        return (
-            "## Not reconciled\n\nEvents that no rule selects are not counted here: "
-            "ingest counts them by source and type in its metric `tieout_ingest_not_reconciled_total`."
-        )
     if not report.not_reconciled:
-        return "## Not reconciled\n\nEvery event of the period was selected by a rule."
+        return "## Not reconciled\n\nA rule selected every event of the period."
     rows = [[_text(one.source), _text(one.type), _count(one.count)] for one in report.not_reconciled]
-    intro = "No rule selects these events, so nothing compares them."
+    intro = "No rule selected these events when they came, so nothing compares them."
     return f"## Not reconciled\n\n{intro}\n\n" + _table(["Source", "Type", "Events"], rows, numbers=[2])
 
 

@@ -1,4 +1,4 @@
-"""Reads the matcher's results and hands them on batch by batch; places live in PostgreSQL, not in the consumer group.
+"""Reads the matcher's results, and what ingest found no rule for, and hands them on batch by batch; places live in PostgreSQL, not in the consumer group.
 
 The consumer group only shares the partitions among sinks. A partition that is assigned stays paused until its place was
 read; a batch moves the place only from where this process believes it to be. A process that was presumed dead (a long
@@ -23,6 +23,7 @@ from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Progress
 from shared.contracts.event import from_milliseconds
 from shared.contracts.item import Item
+from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.errors import DependencyAway, UsageError
 from shared.ids import NAMESPACE, canonical
 from shared.kafka.client import BULK_FETCH, consumer
@@ -30,7 +31,7 @@ from shared.kafka.settings import KafkaSettings
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import counter, gauge, histogram
 
-RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
+STORED_TOPICS: Final = ("discrepancies", "matches", "checks", "not-reconciled")
 GROUP_COMMIT_S: Final = 5.0
 """How often the group's offsets are set, for lag displays only."""
 FENCED_PAUSE_S: Final = 1.0
@@ -41,6 +42,7 @@ AHEAD_S_MAX: Final = 15.0
 _read_discrepancy = msgspec.json.Decoder(Discrepancy).decode
 _read_item = msgspec.json.Decoder(Item).decode
 _read_check = msgspec.json.Decoder(Check).decode
+_read_not_reconciled = msgspec.json.Decoder(NotReconciledEvent).decode
 _read_progress = msgspec.json.Decoder(Progress).decode
 
 log = structlog.get_logger()
@@ -121,7 +123,7 @@ class SinkLoop:
         await client.start()
         try:
             client.subscribe(
-                [self._kafka.topic_prefix + name for name in RESULT_TOPICS], listener=_Assignment(self, client)
+                [self._kafka.topic_prefix + name for name in STORED_TOPICS], listener=_Assignment(self, client)
             )
             while True:
                 self._health.heartbeat("sink")
@@ -324,6 +326,8 @@ def read(place: Place, record: "ConsumerRecord[Any, Any]", batch: Batch) -> None
             batch.discrepancies.append(_found(place, record))
         elif place.topic == "matches":
             batch.items.append(_read_item(record.value))
+        elif place.topic == "not-reconciled":
+            batch.not_reconciled.append(_read_not_reconciled(record.value))
         else:
             batch.checks.append(Checked(place, record.offset, _read_check(record.value)))
     except msgspec.MsgspecError as error:

@@ -15,6 +15,7 @@ from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Severity
 from shared.contracts.inbox import WithdrawRequested
 from shared.contracts.item import Item
+from shared.contracts.not_reconciled import NotReconciledEvent
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -57,6 +58,7 @@ class Batch(msgspec.Struct):
     discrepancies: list[Found] = []
     items: list[Item] = []
     checks: list[Checked] = []
+    not_reconciled: list[NotReconciledEvent] = []
     progress: dict[Place, LogPosition] = {}
     unreadable: list[DeadLetter] = []
 
@@ -125,6 +127,8 @@ class Writes(msgspec.Struct):
     holds: list[HeldRecord] = []
     leaves: list[HeldRecord] = []
     checks: list[Checked] = []
+    not_reconciled: list[NotReconciledEvent] = []
+    """An org and event that is stored already stays as it is."""
     log: list[Logged] = []
     outgoing: list[Outgoing] = []
     withdrawals: list[WithdrawRequested] = []

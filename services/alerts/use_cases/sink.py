@@ -37,6 +37,7 @@ async def store(sink: SinkStore, batch: Batch, now: datetime) -> None:
     async with sink.transaction(batch.spans) as transaction:
         writes = Writes(
             checks=batch.checks,
+            not_reconciled=batch.not_reconciled,
             unreadable=batch.unreadable,
             progress=batch.progress,
         )

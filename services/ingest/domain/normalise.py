@@ -21,6 +21,7 @@ from shared.contracts.inbox import (
     decode_inbox,
 )
 from shared.contracts.leg import Cut, LegRecord, Withdraw, keyless_group_key
+from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.ids import dead_letter_id
 
 OptionsOf = Callable[[str, str], MappingOptions]
@@ -51,7 +52,7 @@ class Outcome:
         self.legs: list[Outgoing] = []
         self.dead_letters: list[DeadLetter] = []
         self.normalised: Counter[SourceAndType] = Counter()
-        self.not_reconciled: Counter[SourceAndType] = Counter()
+        self.not_reconciled: list[NotReconciledEvent] = []
         """Events that no rule selects."""
         self.ignored: Counter[SourceAndType] = Counter()
         """Notifications about no money movement."""
@@ -130,11 +131,11 @@ class Normaliser:
         outcome.normalised[name] += 1
         extractor = self._rules.extractor(event.org)
         if extractor is None:
-            outcome.not_reconciled[name] += 1
+            outcome.not_reconciled.append(_not_reconciled(event))
             return
         extracted = extractor.extract(event, place.partition, place.offset, place.time_ms)
         if not extracted.selected:
-            outcome.not_reconciled[name] += 1
+            outcome.not_reconciled.append(_not_reconciled(event))
             return
         outcome.legs += extracted.legs
         for problem in extracted.problems:
@@ -189,6 +190,17 @@ def _dead_letter(
         inbox_offset=place.offset,
         received_at=from_milliseconds(place.time_ms),
         raw=raw,
+    )
+
+
+def _not_reconciled(event: Event) -> NotReconciledEvent:
+    return NotReconciledEvent(
+        org=event.org,
+        source=event.source,
+        type=event.type,
+        event_id=event.uuid,
+        occurred_at=event.occurred_at,
+        received_at=event.received_at,
     )
 
 

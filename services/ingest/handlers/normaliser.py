@@ -1,4 +1,4 @@
-"""The inbox loop: reads `inbox`, writes `events`, `legs` and `dead-letters`, and keeps log time flowing.
+"""The inbox loop: reads `inbox`, writes `events`, `not-reconciled`, `legs` and `dead-letters`, and keeps log time flowing.
 
 One round: take records, map them, send everything, wait for every acknowledgement, then commit. It may repeat itself
 after a failure, which the order of events and their ids make harmless; it never skips. A tick says "every earlier leg
@@ -146,7 +146,7 @@ class NormaliserLoop:
 
 async def _partition_counts(kafka: KafkaSettings) -> dict[str, int]:
     topics = Topics(kafka.topic_prefix)
-    wanted = (topics.inbox, topics.events, topics.legs, topics.dead_letters)
+    wanted = (topics.inbox, topics.events, topics.not_reconciled, topics.legs, topics.dead_letters)
     counts = await partitions_of(kafka, *wanted)
     missing = [name for name in wanted if name not in counts]
     if missing:
@@ -267,6 +267,13 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             batches.add(topics.events, partition, key, _encode_json(event), event_headers.get(at, NO_HEADERS))
             if not at % SLICE_RECORDS:
                 await asyncio.sleep(0)
+        not_reconciled_partitions = counts[topics.not_reconciled]
+        for at, unselected in enumerate(outcome.not_reconciled):
+            key = unselected.event_id.encode()
+            partition = partition_of(key, not_reconciled_partitions)
+            batches.add(topics.not_reconciled, partition, key, _encode_json(unselected))
+            if not at % SLICE_RECORDS:
+                await asyncio.sleep(0)
         legs_partitions = self._legs_partitions
         for at, (group, leg) in enumerate(outcome.legs):
             value = encode_leg_record(leg)
@@ -312,7 +319,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     def _count(self, outcome: Outcome) -> None:
         _add("tieout_ingest_normalised_records_total", outcome.normalised)
-        _add("tieout_ingest_not_reconciled_total", outcome.not_reconciled)
+        _add("tieout_ingest_not_reconciled_total", Counter((one.source, one.type) for one in outcome.not_reconciled))
         for letter in outcome.dead_letters:
             source = bounded("source", letter.source or "unknown")
             counter("tieout_ingest_dead_letters_total").labels(source, "unknown", letter.reason).inc()

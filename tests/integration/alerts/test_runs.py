@@ -12,11 +12,14 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from services.alerts.adapters.database import EVERY_ORG
 from services.alerts.adapters.directory_store import PostgresDirectory
-from services.alerts.adapters.runs_store import UnreconciledEvents, add_not_reconciled
+from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.domain.names import name_id
 from services.alerts.handlers.http import create_app
 from services.alerts.handlers.http.runs import router
+from services.alerts.ports.sink import Batch, Place
+from services.alerts.use_cases.sink import store
+from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.telemetry.health import Health
 from tests.integration.alerts.runs_desk import LATER, NOVEMBER, TOKEN, Desk, open_desk
 from tests.integration.alerts.stored_month import (
@@ -349,22 +352,71 @@ async def test_without_a_token_in_the_settings_the_daily_run_is_off(desk: Desk, 
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:tieout:problem:not-found")
 
 
-async def test_events_that_no_rule_selects_are_told_where_they_are_counted(desk: Desk) -> None:
+def unselected(name: str, occurred_at: datetime, **changes: Any) -> NotReconciledEvent:
+    values: dict[str, Any] = {
+        "org": "acme",
+        "source": "crm",
+        "type": "lead.created",
+        "event_id": name_id(name),
+        "occurred_at": occurred_at,
+        "received_at": NOVEMBER,
+    }
+    return NotReconciledEvent(**values | changes)
+
+
+async def test_events_that_no_rule_selects_are_counted_by_source_and_type_in_the_days_of_the_orgs_zone(
+    desk: Desk,
+) -> None:
+    """From the period's first instant up to, not including, its end; each event once; never those of another org."""
+    manager = await desk.key("manager", zone="Europe/Berlin")
+    start, end = datetime(2026, 9, 30, 22, tzinfo=UTC), datetime(2026, 10, 31, 23, tzinfo=UTC)
+    instant = timedelta(microseconds=1)
+    events = [
+        unselected("before", start - instant),
+        unselected("first", start),
+        unselected("first", start),
+        unselected("last", end - instant),
+        unselected("after", end),
+        unselected("other type", start, type="lead.lost"),
+        unselected("other source", start, source="app"),
+        unselected("other org", start, org="other"),
+        unselected("received after what the report knows", start, received_at=LATER + timedelta(days=1)),
+    ]
+    sink = PostgresSink(desk.database)
+    await store(sink, Batch(spans=[], not_reconciled=events), LATER)
+    await store(sink, Batch(spans=[], not_reconciled=events[:3]), LATER)
+    await desk.store(generated_month(5), LATER + timedelta(seconds=10))
+
+    report = await desk.report(manager, (await desk.trigger(manager)).json()["id"])
+
+    assert report["reportJson"]["not_reconciled"] == [
+        {"source": "app", "type": "lead.created", "count": 1},
+        {"source": "crm", "type": "lead.created", "count": 2},
+        {"source": "crm", "type": "lead.lost", "count": 1},
+    ]
+    assert "| crm | lead.created | 2 |" in report["reportMarkdown"]
+
+
+async def test_a_period_in_which_rules_selected_every_event_says_so(desk: Desk) -> None:
     manager = await desk.key("manager")
     await desk.store(generated_month(5), LATER + timedelta(seconds=10))
-    uncounted = (await desk.trigger(manager, "2026-10-01")).json()
-    assert (await desk.report(manager, uncounted["id"]))["reportJson"]["not_reconciled"] is None
-    day = (NOVEMBER - timedelta(days=4)).date()
-    async with desk.database.transaction(EVERY_ORG) as connection:
-        for _ in range(2):
-            await add_not_reconciled(connection, [UnreconciledEvents("acme", "crm", "lead.created", day, 3)])
-            await add_not_reconciled(connection, [UnreconciledEvents("other", "crm", "lead.created", day, 9)])
+
+    report = await desk.report(manager, (await desk.trigger(manager)).json()["id"])
+
+    assert report["reportJson"]["not_reconciled"] == []
+    assert "A rule selected every event of the period." in report["reportMarkdown"]
+
+
+async def test_a_period_does_not_wait_for_partitions_of_not_reconciled(desk: Desk) -> None:
+    """That topic has other partitions than legs, and no progress."""
+    manager = await desk.key("manager")
+    places = dict.fromkeys([Place("not-reconciled", number) for number in range(20)], 0)
+    await PostgresSink(desk.database).open_places(places, {})
+    await desk.store(generated_month(5), LATER + timedelta(seconds=10))
 
     run = (await desk.trigger(manager)).json()
 
-    report = await desk.report(manager, run["id"])
-    assert report["reportJson"]["not_reconciled"] == [{"source": "crm", "type": "lead.created", "count": 6}]
-    assert "| crm | lead.created | 6 |" in report["reportMarkdown"]
+    assert (run["status"], run["provisional"]) == ("completed", False)
 
 
 async def test_a_stored_item_that_cannot_be_read_fails_its_run_only_and_says_so(desk: Desk) -> None:

@@ -104,17 +104,49 @@ def test_the_same_record_normalised_twice_gives_the_same():
     assert twice.legs == once.legs * 2
 
 
-def test_an_event_that_no_rule_selects_is_counted_and_still_an_event():
-    outcome = outcome_of(row(source="shop"), row(type="coffee.brewed"))
-    assert len(outcome.events) == 2
-    assert outcome.legs == []
-    assert outcome.not_reconciled == {("shop", "payment.succeeded"): 1, ("ledger", "coffee.brewed"): 1}
+def test_an_event_that_no_rule_selects_is_told_and_still_an_event():
+    outcome = outcome_of(row(source="shop"), row(type="coffee.brewed"), row())
+    assert len(outcome.events) == 3
+    assert len(outcome.legs) == 1
+    first, second = outcome.events[:2]
+    assert [(one.source, one.type) for one in outcome.not_reconciled] == [
+        ("shop", "payment.succeeded"),
+        ("ledger", "coffee.brewed"),
+    ]
+    assert [one.event_id for one in outcome.not_reconciled] == [first.uuid, second.uuid]
+    assert {(one.org, one.occurred_at, one.received_at) for one in outcome.not_reconciled} == {
+        ("acme", first.occurred_at, RECEIVED)
+    }
 
 
-def test_an_org_without_rules_is_counted_as_not_reconciled():
+def test_an_event_that_no_rule_selects_is_told_under_one_name_however_often_it_comes():
+    outcome = outcome_of(row(source="shop"), row(source="shop"))
+    assert len({one.event_id for one in outcome.not_reconciled}) == 1
+
+
+def test_the_rules_in_force_when_an_event_is_read_decide_whether_it_is_reconciled():
+    """A rule that is withdrawn later takes nothing back, nor does one that comes later."""
+    book = RuleBook()
+    of = Normaliser(book, lambda _org, _source: MappingOptions())
+    before, during, after = Outcome(), Outcome(), Outcome()
+    of.add(encode_inbox(row()), PLACE, before)
+    book.apply("acme", "billing", rule_set(), 7)
+    of.add(encode_inbox(row()), PLACE, during)
+    book.apply("acme", "billing", rule_set(names=set(), withdrawn=("billing.payments",)), 8)
+    of.add(encode_inbox(row()), PLACE, after)
+    assert [len(one.not_reconciled) for one in (before, during, after)] == [1, 0, 1]
+
+
+def test_an_event_that_a_rule_selects_and_cannot_use_is_a_dead_letter_and_not_told_as_unselected():
+    outcome = outcome_of(row(amount=None))
+    assert [letter.reason for letter in outcome.dead_letters] == ["no amount"]
+    assert outcome.not_reconciled == []
+
+
+def test_without_rules_every_event_of_an_org_is_not_reconciled():
     outcome = Outcome()
     Normaliser(RuleBook(), lambda _o, _s: MappingOptions()).add(encode_inbox(row()), PLACE, outcome)
-    assert outcome.not_reconciled == {("ledger", "payment.succeeded"): 1}
+    assert [(one.source, one.type) for one in outcome.not_reconciled] == [("ledger", "payment.succeeded")]
 
 
 def test_a_live_event_without_key_is_a_dead_letter_and_a_keyless_leg():

@@ -66,6 +66,14 @@ def test_legs_outlive_the_longest_keep_and_inbox_outlives_legs():
     assert int(BY_NAME["inbox"].config["retention.ms"]) >= int(BY_NAME["legs"].config["retention.ms"])
 
 
+def test_events_that_no_rule_selects_are_spread_and_kept_as_events():
+    """They are no result of `legs`: no partition of theirs belongs to a partition of it."""
+    events, unselected = BY_NAME["events"], BY_NAME["not-reconciled"]
+
+    assert (unselected.count, unselected.config) == (events.count, events.config)
+    assert unselected.count is not Count.STATE
+
+
 def test_every_topic_says_what_it_is():
     for topic in TOPICS:
         assert all((topic.key, topic.carries, topic.kept)), topic.name

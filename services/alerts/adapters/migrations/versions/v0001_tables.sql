@@ -334,16 +334,21 @@ COMMENT ON COLUMN runs.cut_at IS 'time in the log at which the matcher was asked
 
 CREATE TABLE not_reconciled (
     org TEXT NOT NULL,
+    event_id UUID NOT NULL,
     source TEXT NOT NULL,
     type TEXT NOT NULL,
-    day DATE NOT NULL,
-    count BIGINT NOT NULL,
-    CONSTRAINT not_reconciled_pkey PRIMARY KEY (org, source, type, day)
+    occurred_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    received_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT not_reconciled_pkey PRIMARY KEY (org, event_id)
 );
 
-COMMENT ON TABLE not_reconciled IS 'events that no rule selects, counted per source, type and day';
+CREATE INDEX not_reconciled_org_occurred_at_idx ON not_reconciled (org, occurred_at);
 
-COMMENT ON COLUMN not_reconciled.day IS 'of the events'' occurred_at, in UTC';
+COMMENT ON TABLE not_reconciled IS 'events that no rule selected when ingest read them; a rule that comes or goes later changes none';
+
+COMMENT ON COLUMN not_reconciled.event_id IS 'of the event; ingest may tell it twice, it counts once';
+
+COMMENT ON COLUMN not_reconciled.occurred_at IS 'decides the period it counts in';
 
 CREATE TABLE webhook_endpoints (
     id UUID NOT NULL,
