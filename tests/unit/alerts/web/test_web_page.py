@@ -8,8 +8,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from services.alerts.app import open_stores, routers
 from services.alerts.handlers import web
-from services.alerts.handlers.http import problem
+from services.alerts.handlers.http import create_app, problem
+from services.alerts.settings import AlertsSettings
+from shared.kafka.settings import KafkaSettings
+from shared.telemetry.health import Health
 
 FILES = web.static_files()
 SCRIPTS = {name: file.content.decode() for name, file in FILES.items() if name.endswith(".js")}
@@ -175,3 +179,14 @@ def test_scripts_import_only_what_there_is(name: str):
         exported = set(re.findall(r"^export (?:async )?(?:function|const|class) (\w+)", SCRIPTS[source], re.MULTILINE))
         wanted = set(re.findall(r"\w+", names)) if names.startswith("{") else set()
         assert wanted <= exported
+
+
+def test_the_api_role_serves_the_page():
+    """The service's own application answers at the root; the API beside it still asks for a key."""
+    settings, kafka = AlertsSettings(), KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    stores = open_stores(settings, kafka)
+    app = create_app(routers(stores, settings), stores.directory, Health(["database"]))
+    client = TestClient(app)
+    assert client.get("/").content == FILES["index.html"].content
+    assert client.get("/v1/discrepancy-counts").status_code == 401
+    assert "/static/{name}" not in client.get("/openapi.json").json()["paths"]

@@ -19,7 +19,9 @@ export function bridge(currency, sides, { totals, gaps, residual }) {
   const causes = Object.entries(gaps[currency] ?? {});
   if (!isZero(residual[currency])) causes.push(["residual", residual[currency]]);
   const steps = walk(from.amount, causes);
-  const scale = scaleOf([Number(from.amount), Number(to.amount), ...steps.flatMap((step) => [step.before, step.after])]);
+  const values = [Number(from.amount), Number(to.amount), ...steps.flatMap((step) => [step.before, step.after])];
+  const scale = scaleOf(values);
+  const cutOff = steps.length > 0 && Math.min(...values) !== 0;
   return h("figure", { class: "bridge" },
     h("figcaption", {}, `${currency}: from ${first} to ${last}`),
     h("table", { class: "waterfall" }, h("tbody", {},
@@ -27,7 +29,7 @@ export function bridge(currency, sides, { totals, gaps, residual }) {
       steps.map((step) => stepRow(step, scale)),
       steps.length ? null : h("tr", {}, h("th", { scope: "row" }, "No gap"), h("td", { class: "drawing" }), h("td", { class: "amount" }, "0")),
       totalRow(last, to, currency, scale, null))),
-    steps.length ? h("p", { class: "hint" }, "Bars show the steps; their axis does not begin at 0.") : null);
+    cutOff ? h("p", { class: "hint" }, "Bars show the steps; their axis does not begin at 0.") : null);
 }
 
 function walk(start, causes) {
@@ -43,9 +45,10 @@ function walk(start, causes) {
 function scaleOf(values) {
   const low = Math.min(...values);
   const high = Math.max(...values);
-  const span = high - low || 1;
-  const inner = WIDTH * (1 - 2 * MARGIN);
-  return (value) => WIDTH * MARGIN + ((value - low) / span) * inner;
+  const left = low === 0 ? 0 : WIDTH * MARGIN;
+  const right = WIDTH * (1 - MARGIN);
+  if (low === high) return () => (low === 0 ? 0 : right);
+  return (value) => left + ((value - low) / (high - low)) * (right - left);
 }
 
 function totalRow(side, total, currency, scale, link) {

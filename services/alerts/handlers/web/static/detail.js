@@ -11,7 +11,7 @@ const DIFFERING_FIELD = { AmountMismatch: "amount", CurrencyMismatch: "currency"
 const ENGINE = "engine"; // the actor of what the matcher's results bring about
 const FIELDS = [
   ["amount", "Amount"], ["currency", "Currency"], ["status", "Status"], ["occurred_at", "Occurred"],
-  ["record", "Record"], ["id", "Event"],
+  ["count", "Records"], ["record", "Record"], ["id", "Event"],
 ];
 const ACTION_WORDS = {
   acknowledge: "acknowledged it", assign: "assigned it", note: "wrote a note", resolve: "resolved it",
@@ -123,7 +123,7 @@ function oneSide(found, name, side, field) {
   const title = h("h3", {}, name, side?.source ? h("span", { class: "hint" }, ` ${side.source}`) : null);
   if (!side) return h("section", { class: "side absent" }, title, h("p", { class: "missing" }, h("mark", {}, "No record")));
   const rows = FIELDS.filter(([key]) => side[key] !== null && side[key] !== undefined).map(([key, label]) => {
-    const value = key === "occurred_at" ? timeElement(side[key]) : key === "amount" ? amount(side[key]) : side[key];
+    const value = key === "occurred_at" ? timeElement(side[key]) : key === "amount" ? amount(side[key]) : String(side[key]);
     const differing = key === field || (key === "record" && found.duplicate !== null && found.duplicate === side.record);
     return h("div", { class: differing ? "differs" : null }, h("dt", {}, label), h("dd", {}, differing ? h("mark", {}, value) : value));
   });

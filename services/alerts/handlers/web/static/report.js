@@ -103,7 +103,7 @@ function rule(name, one) {
 function figures({ items, matched_percent: percent }) {
   const values = Object.entries(percent.value).filter(([, value]) => value !== null);
   return h("div", { class: "figures" },
-    h("div", { class: "figure main" }, h("strong", {}, percent.count === null ? "–" : `${percent.count} %`), h("span", {}, "of items matched")),
+    percent.count === null ? null : h("div", { class: "figure main" }, h("strong", {}, `${percent.count} %`), h("span", {}, "of items matched")),
     values.map(([currency, value]) => h("div", { class: "figure" }, h("strong", {}, `${value} %`), h("span", {}, `of ${currency} value`))),
     h("div", { class: "figure wide" },
       h("strong", {}, plural(items.total, "item")),
