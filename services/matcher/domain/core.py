@@ -18,12 +18,12 @@ from services.matcher.domain.group import (
     hold,
     pack,
     record_of,
+    supersede,
     unpack,
-    withdraw,
 )
 from services.matcher.domain.judge import NOT_JUDGED, judge, statuses_differ
 from services.matcher.domain.revise import Moment, expire, item_status, make_item, next_due, revise
-from services.matcher.domain.settled import RuleWords, is_printed, matched_item, time_text
+from services.matcher.domain.settled import MatchWriter, RuleWords, is_printed
 from services.matcher.domain.timers import Timers
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import LogPosition, Resolution
@@ -52,8 +52,10 @@ RULE_ENTRY = b"rule "
 
 SETTLED_OVERHEAD_BYTES = 170
 """What Python adds to a settled group: two bytes objects, its place in the dict and in the timers (measured)."""
-OPEN_BYTES = 900
-"""What a group that waits takes in memory, about (measured with one record; more records add some 250 each)."""
+OPEN_BYTES = 1000
+"""What a group that waits takes in memory with its key, about (measured with one record; more add some 250 each)."""
+KEYLESS = ord("n")
+"""Where a group key has `null` instead of a key's quotation mark."""
 
 
 class UnknownGeneration(Exception):
@@ -84,9 +86,8 @@ class Core:
         self.partition = partition
         self.log_time = UNKNOWN
         """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
-        self.open_items = 0
         self.settled_items = 0
-        self.state_bytes = 0
+        self._settled_bytes = 0
         self._clock = _Clock(0, {})
         self._groups: dict[bytes, Group | bytes] = {}
         """Groups that wait for something as objects, settled ones packed."""
@@ -94,13 +95,21 @@ class Core:
         self._rule_states: dict[tuple[str, str], _RuleState] = {}
         self._rules: dict[str, MatchRule | None] = {}
         """The rule in force by every generation seen; None: withdrawn."""
-        self._rule_words: dict[str, tuple[RuleWords, bool]] = {}
-        """By the generation in force: its words in items, and whether it makes pairs."""
-        self._log_head = f'{{"partition":{partition},"offset":'
-        self._log_tail = ""
-        self._printed_time: int | None = None
+        self._pairs: dict[str, _Pairs] = {}
+        """By every generation seen: the rule in force, where it makes pairs."""
+        self._writer = MatchWriter(partition)
         self._dirty: dict[bytes, None] = {}
         self._changes = Changes()
+
+    @property
+    def open_items(self) -> int:
+        """Groups that wait for something or have something raised."""
+        return len(self._groups) - self.settled_items
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that the groups take, about."""
+        return self._settled_bytes + self.open_items * OPEN_BYTES
 
     # ---- the log
 
@@ -113,7 +122,9 @@ class Core:
         if type(record) is Leg:
             if record.received_at > self._clock.times.get(record.inbox_partition, UNKNOWN):
                 self._advance(record.inbox_partition, record.received_at, offset)
-            self._apply_leg(group, record, offset)
+            pairs = self._pairs.get(record.generation)
+            if pairs is None or not self._apply_pair(group, record, pairs, offset):
+                self._apply_leg(group, record, offset)
             return
         self._apply_control(group, record, offset)
 
@@ -185,13 +196,6 @@ class Core:
         self._timers.set(group.due_at, key)
         self._keep(key, group)
 
-    def _log_text(self, offset: int) -> str:
-        """Return the encoded position, as in the fast way's items."""
-        if self._printed_time != self.log_time:
-            self._printed_time = self.log_time
-            self._log_tail = f',"time":"{time_text(max(self.log_time, 0) * 1000)}"}}'
-        return f"{self._log_head}{offset}{self._log_tail}"
-
     def _position(self, offset: int) -> LogPosition:
         return LogPosition(partition=self.partition, offset=offset, time=from_milliseconds(max(self.log_time, 0)))
 
@@ -209,71 +213,72 @@ class Core:
         if held is None:
             self._open(key, leg, rule, offset)
             return
-        if type(held) is Group and self._settles_at_once(key, held, leg, rule, offset):
-            return
         group = unpack(held) if type(held) is bytes else held
         assert type(group) is Group
         self._change(key, group, leg, rule, offset)
 
     def _open(self, key: bytes, leg: Leg, rule: MatchRule, offset: int) -> None:
         """Open a group with its first leg."""
-        received_at = leg.received_at
-        group = Group(rule.generation, leg.id, received_at, received_at + rule.keep_ms, UNKNOWN, [])
-        if leg.adjusts is not None or leg.supersedes is not None or not rule.sides[leg.side].is_live(leg.status):
-            self._change(key, group, leg, rule, offset)
-            return
-        group.armed_at = received_at
-        group.records.append(record_of(leg))
-        if not self._rule_words[rule.generation][1] or self.log_time > received_at:
-            self._judge(key, group, rule, offset, received_at, "corrected", None)
-            return
-        # A pair that waits for its other side needs no verdict: that side is missing at its deadline.
-        group.due_at = rule.sides[1 - leg.side].deadline.after(received_at)
-        group.waits = True
-        self._timers.set(group.due_at, key)
-        self._groups[key] = group
-        self._dirty[key] = None
-        self.open_items += 1
-        self.state_bytes += len(key) + OPEN_BYTES
+        group = Group(rule.generation, leg.id, leg.received_at, leg.received_at + rule.keep_ms, UNKNOWN, [])
+        self._change(key, group, leg, rule, offset)
 
-    def _settles_at_once(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> bool:
-        """Settle the common case without a verdict: two sides, one live record each, equal to the letter."""
-        words, pairs = self._rule_words[rule.generation]
+    def _apply_pair(self, key: bytes, leg: Leg, pairs: "_Pairs", offset: int) -> bool:  # noqa: PLR0911 - ways out
+        """Do the common case without a verdict; False: it is not that case, and nothing was done.
+
+        A first live leg waits: its other side is missing at the deadline. A second one, of the other side and equal to
+        the letter, settles the group.
+        """
+        side, received_at = leg.side, leg.received_at
+        if leg.adjusts is not None or leg.supersedes is not None or not pairs.lives[side](leg.status):
+            return False
+        held = self._groups.get(key)
+        if held is None:
+            if self.log_time > received_at:
+                return False
+            due_at = pairs.deadlines[1 - side](received_at)
+            self._groups[key] = Group(
+                pairs.generation, leg.id, received_at, due_at, received_at, [record_of(leg)], waits=True
+            )
+            self._timers.set(due_at, key)
+            self._dirty[key] = None
+            return True
+        if type(held) is bytes:
+            return False
+        group: Group = held  # type: ignore[assignment]  # bytes were sent away above
+        records = group.records
         if (
-            not pairs
-            or len(group.records) != 1
+            len(records) != 1
             or group.raised is not None
             or group.item_revision
             or group.adjustments is not None
             or group.superseded is not None
-            or leg.supersedes is not None
-            or leg.adjusts is not None
         ):
             return False
-        one = group.records[0]
-        if one.side == leg.side or one.source == leg.source or not _agree(rule, one, leg):
+        one = records[0]
+        if one.side == side or one.source == leg.source or not pairs.agree(one, leg):
             return False
-        if key.startswith(b"null", words.prefix_length):
+        words = pairs.words
+        if key[words.prefix_length] == KEYLESS:
             return False
         other = record_of(leg)
-        group.records.append(other)
+        records.append(other)
+        first, second = (one, other) if side else (other, one)
+        self._changes.items.append(
+            (key, self._writer.write(words, key, group.opener, first, second, received_at, offset, self.log_time))
+        )
         group.waits = False
         group.since = None
-        touched_at = group.touched_at = max(group.touched_at, leg.received_at)
-        first, second = (one, other) if one.side == 0 else (other, one)
-        log = self._log_text(offset)
-        self._changes.items.append((key, matched_item(words, key, group.opener, first, second, leg.received_at, log)))
+        group.touched_at = max(group.touched_at, received_at)
         group.item_revision = 1
         group.item_status = MATCHED
-        due_at = touched_at + rule.keep_ms
+        due_at = group.touched_at + pairs.keep_ms
         if due_at < group.due_at:
             self._timers.set(due_at, key)
         group.due_at = due_at
         packed = self._groups[key] = pack(group)
         self._dirty[key] = None
-        self.open_items -= 1
         self.settled_items += 1
-        self.state_bytes += len(packed) + SETTLED_OVERHEAD_BYTES - OPEN_BYTES
+        self._settled_bytes += len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
         return True
 
     def _change(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> None:
@@ -367,12 +372,8 @@ class Core:
             self._judge_rule_again(name, rule, offset)
 
     def _enforce(self, rule: MatchRule | None, state: _RuleState) -> None:
-        for generation in state.generations:
-            self._rules[generation] = rule
-        for generation in state.retired:
-            self._rules[generation] = None
-        if rule is not None:
-            self._rule_words[rule.generation] = (RuleWords(rule), rule.pairs)
+        self._rules |= dict.fromkeys(state.generations, rule) | dict.fromkeys(state.retired)
+        self._pairs = {generation: _Pairs(one) for generation, one in self._rules.items() if one and one.pairs}
 
     def _know(self, state: _RuleState, record: RuleRecord) -> None:
         """Remember an older generation that a lagging normaliser still names."""
@@ -381,7 +382,7 @@ class Core:
             return
         fits = shape_of(record) == state.shape
         (state.generations if fits else state.retired).append(generation)
-        self._rules[generation] = self._rules[state.record.generation] if fits else None
+        self._enforce(self._rules[state.record.generation], state)
         self._dirty[_rule_entry((state.record.org, state.record.rule))] = None
 
     def _judge_rule_again(self, name: tuple[str, str], rule: MatchRule, offset: int) -> None:
@@ -423,9 +424,9 @@ class Core:
             self._keep(key, group)
 
     def _apply_withdraw(self, key: bytes, record: Withdraw, offset: int) -> None:
-        """Take a record out of its keyless group: it came later under a key of its own."""
+        """Take a record out of its keyless group for good: it came under a key of its own."""
         group = self._group(key)
-        if group is None or not withdraw(group, record.source, record.record):
+        if group is None or not supersede(group, record.source, record.record):
             return
         rule = self._rules[group.generation]
         assert rule is not None
@@ -443,24 +444,17 @@ class Core:
         self._put(key, self._groups.get(key), pack(group) if is_settled else group)
 
     def _put(self, key: bytes, before: Group | bytes | None, held: Group | bytes) -> None:
-        if before is not None:
-            self._uncount(key, before)
+        self._uncount(key, before)
         if type(held) is bytes:
             self.settled_items += 1
-            self.state_bytes += len(key) + len(held) + SETTLED_OVERHEAD_BYTES
-        else:
-            self.open_items += 1
-            self.state_bytes += len(key) + OPEN_BYTES
+            self._settled_bytes += len(key) + len(held) + SETTLED_OVERHEAD_BYTES
         self._groups[key] = held
         self._dirty[key] = None
 
-    def _uncount(self, key: bytes, held: Group | bytes) -> None:
+    def _uncount(self, key: bytes, held: Group | bytes | None) -> None:
         if type(held) is bytes:
             self.settled_items -= 1
-            self.state_bytes -= len(key) + len(held) + SETTLED_OVERHEAD_BYTES
-        else:
-            self.open_items -= 1
-            self.state_bytes -= len(key) + OPEN_BYTES
+            self._settled_bytes -= len(key) + len(held) + SETTLED_OVERHEAD_BYTES
 
     def _forget(self, key: bytes) -> None:
         held = self._groups.pop(key, None)
@@ -527,23 +521,33 @@ class Core:
         self._dirty.pop(key, None)
 
 
-def _agree(rule: MatchRule, one: Record, leg: Leg) -> bool:
-    """Tell at a glance whether a live record and a live leg agree to the letter; False means: judge."""
-    first, second = rule.sides[one.side], rule.sides[leg.side]
-    return (
-        one.amount is not None
-        and one.amount == leg.amount
-        and one.currency is not None
-        and one.currency == leg.currency
-        and first.is_live(one.status)
-        and second.is_live(leg.status)
-        and is_printed(one.amount, one.currency)
-        and (
-            not rule.compares_status
-            or one.status == leg.status
-            or not statuses_differ(first, one.status, second, leg.status)
+class _Pairs:
+    """What the common case needs of a rule with two sides and one record each."""
+
+    def __init__(self, rule: MatchRule) -> None:
+        self.generation = rule.generation
+        self.keep_ms = rule.keep_ms
+        self.lives = tuple(side.is_live for side in rule.sides)
+        self.deadlines = tuple(side.deadline.after for side in rule.sides)
+        self.words = RuleWords(rule)
+        self._sides = rule.sides
+        self._compares_status = rule.compares_status
+
+    def agree(self, one: Record, leg: Leg) -> bool:
+        """Tell at a glance whether a record and a live leg of the other side agree to the letter; False means: judge."""
+        return (
+            one.amount == leg.amount
+            and one.currency == leg.currency
+            and one.amount is not None
+            and one.currency is not None
+            and self.lives[one.side](one.status)
+            and is_printed(one.amount, one.currency)
+            and (
+                one.status == leg.status
+                or not self._compares_status
+                or not statuses_differ(self._sides[one.side], one.status, self._sides[leg.side], leg.status)
+            )
         )
-    )
 
 
 def _is_live(group: Group, rule: MatchRule) -> bool:

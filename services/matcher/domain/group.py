@@ -112,7 +112,9 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
     held = _adjustments(group) if leg.adjusts is not None else group.records
     if any(record.id == leg.id and record.source == leg.source and not _says(group, record, leg) for record in held):
         return "id reused"
-    superseding = leg.supersedes is not None and _supersede(group, leg.source, leg.supersedes, leg.record)
+    superseding = (
+        leg.supersedes is not None and leg.supersedes != leg.record and supersede(group, leg.source, leg.supersedes)
+    )
     if group.superseded and (leg.source, leg.record) in group.superseded:
         return "superseding" if superseding else "no-op"
     held = _adjustments(group) if leg.adjusts is not None else group.records
@@ -158,26 +160,16 @@ def _adjustments(group: Group) -> list[Record]:
     return group.adjustments
 
 
-def _supersede(group: Group, source: str, old: str, new: str) -> bool:
-    """Mark (source, old) as superseded; tell whether a held record went away by it."""
-    if old == new:
-        return False
+def supersede(group: Group, source: str, old: str) -> bool:
+    """Let a record never count again in this group; tell whether it was there."""
     name = (source, old)
     if group.superseded is None:
         group.superseded = []
     if name in group.superseded:
         return False
     group.superseded.append(name)
-    return withdraw(group, source, old)
-
-
-def withdraw(group: Group, source: str, record: str) -> bool:
-    """Take a record out of the group; tell whether it was there."""
-    kept = [held for held in group.records if held.source != source or held.record != record]
-    gone = len(kept) < len(group.records)
-    group.records = kept
+    before = len(group.records) + len(group.adjustments or ())
+    group.records = [held for held in group.records if (held.source, held.record) != name]
     if group.adjustments:
-        left = [held for held in group.adjustments if held.source != source or held.record != record]
-        gone = gone or len(left) < len(group.adjustments)
-        group.adjustments = left
-    return gone
+        group.adjustments = [held for held in group.adjustments if (held.source, held.record) != name]
+    return len(group.records) + len(group.adjustments or ()) < before

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.core import OPEN_BYTES, SETTLED_OVERHEAD_BYTES, Core
-from services.matcher.domain.group import Group, unpack
+from services.matcher.domain.group import unpack
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.item import Item
 from shared.contracts.leg import Cut, Leg, RuleRecord, Tick, Withdraw
-from shared.rules.match_rule import MatchRule, rule_record
+from shared.rules.match_rule import rule_record
 from tests.model.match_model import EXACT, Facts, run
 from tests.model.strategies import (
     Scenario,
@@ -231,7 +231,7 @@ def test_a_restart_anywhere_changes_nothing(log: list[LogEntry], data: st.DataOb
 class Judging(Core):
     """Never takes the short way of plain matches."""
 
-    def _settles_at_once(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> bool:
+    def _apply_pair(self, key: bytes, leg: Leg, pairs: object, offset: int) -> bool:
         return False
 
 
@@ -342,7 +342,7 @@ def recount(core: Core) -> tuple[int, int, int]:
             size += len(key) + len(value) + SETTLED_OVERHEAD_BYTES
         else:
             is_open += 1
-            size += len(key) + OPEN_BYTES
+            size += OPEN_BYTES
     return is_open, settled, size
 
 

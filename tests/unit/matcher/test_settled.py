@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from services.matcher.domain.group import MATCHED, Group, Record
 from services.matcher.domain.revise import Moment, make_item
-from services.matcher.domain.settled import RuleWords, is_printed, matched_item, quote, time_text
+from services.matcher.domain.settled import MatchWriter, RuleWords, is_printed, quote, time_text
 from shared.contracts.discrepancy import LogPosition
 from shared.contracts.event import from_microseconds, from_milliseconds
 from shared.contracts.leg import group_key, read_group_key
@@ -48,8 +48,7 @@ def test_fast_item_equals_general_item(key, ids, times, statuses, amount, offset
         MATCHED,
         Moment(at, at, log),
     )
-    log_text = f'{{"partition":3,"offset":{offset},"time":"{time_text(at * 1000)}"}}'
-    fast = matched_item(RuleWords(compiled), group, opener, one, other, at, log_text)
+    fast = MatchWriter(3).write(RuleWords(compiled), group, opener, one, other, at, offset, at)
     live = msgspec.json.decode(bytes(fast))
     expected = msgspec.json.decode(msgspec.json.encode(slow))
     # Statuses drawn here may be words that do not count; the fast way is taken only for records that do.
