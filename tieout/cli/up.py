@@ -54,7 +54,8 @@ async def _up(kafka: str, postgres: str, org: str, rules: Path | None, data: Pat
 
     wanted = Wanted(choose_kafka(kafka), choose_postgres(postgres), Ports(), data_dir=data)
     async with ended_by_signals() as asked, running_stack(wanted, prepare, say, print_line) as stack:
-        say(f"ingest  {stack.ingest_url}/docs\nalerts  {stack.alerts_url}/docs\nmatcher {stack.matcher_url}/metrics")
+        say(f"Web page    {stack.alerts_url}/\nAPI         {stack.alerts_url}/docs")
+        say(f"Ingest API  {stack.ingest_url}/docs\nMetrics     {stack.matcher_url}/metrics")
         for role, key in keys.items():
             say(f"{role} key of {org} (shown once): {key}")
         if not keys:

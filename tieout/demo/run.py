@@ -178,9 +178,10 @@ class Demo:
         key = self._keys["owner"]
         lines = [
             "",
+            f"Web page       {stack.alerts_url}/   (sign in with the key below)",
             f"API            {stack.alerts_url}/docs",
-            f"ingest         {stack.ingest_url}/docs",
-            f"metrics        {stack.matcher_url}/metrics",
+            f"Ingest API     {stack.ingest_url}/docs",
+            f"Metrics        {stack.matcher_url}/metrics",
             "",
             "Try next:" if stay else "Try next, with `tieout demo` still running:",
             f"  export TIEOUT_API_URL={stack.alerts_url} TIEOUT_API_KEY={key}",
