@@ -89,7 +89,7 @@ class Partition:
             NewerRecord: stop; deploy the newer build.
             CoreFailed: stop; the state in memory is not to be trusted.
         """
-        apply, kinds, position, applied = self.core.apply, self._kinds, self.position, 0
+        apply, position, applied, legs = self.core.apply, self.position, 0, 0
         for record in records:
             offset = record.offset
             if offset < position:
@@ -110,13 +110,17 @@ class Partition:
                         f"partition {self.number} of legs, offset {offset}: the matcher failed on this record "
                         f"({type(error).__name__}: {error}); nothing after it was committed. Report it with the record"
                     ) from error
-                kinds[type(decoded)] += 1
+                if type(decoded) is Leg:
+                    legs += 1
+                else:
+                    self._kinds[type(decoded)] += 1
             if record.headers:
                 self._remember_context(record)
             position = offset + 1
             applied += 1
         self.position = position
         self.pending_records += applied
+        self._kinds[Leg] += legs
 
     def _remember_context(self, record: InputRecord) -> None:
         if record.key and len(self._contexts) < CONTEXTS_MAX:
@@ -156,7 +160,7 @@ class Partition:
             changes=changes,
             progress=progress,
             contexts=self._contexts,
-            kinds={KINDS[kind]: count for kind, count in self._kinds.items()},
+            kinds={KINDS[kind]: count for kind, count in self._kinds.items() if count},
         )
         self.change_bytes += size_of(changes.state)
         batch.snapshot = self._next_slice()
