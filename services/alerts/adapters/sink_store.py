@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import EVERY_ORG, Database
 from services.alerts.adapters.rows import Row, discrepancy_of, log_of, read_item_sides, read_key, standing_of
-from services.alerts.domain.moved import Holder
+from services.alerts.domain.moved import Holder, Holding
 from services.alerts.domain.names import name_id
 from services.alerts.domain.settled import StoredItem
 from services.alerts.domain.triage import Standing
@@ -50,9 +50,22 @@ _GROUP_ITEMS = """
 SELECT id::text, group_id::text, revision, log_offset, status, live, discrepancies = '[]' AS quiet, sides::text, reopened_offset
 FROM items WHERE group_id = ANY($1::uuid[])"""
 
+# Of the groups that are not asked for by name, two live and one not are enough. So many more rows than groups are asked
+# for hold at least as many others, and rows stay in proportion to what was asked.
 _HOLDERS = """
-SELECT r.record_id::text, r.group_id::text, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time
-FROM item_records r JOIN items i ON i.id = r.item_id WHERE r.record_id = ANY($1::uuid[])"""
+WITH asked AS (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) AS a(record_id, group_id)),
+names AS (SELECT record_id, count(*) AS groups FROM asked GROUP BY record_id),
+found AS (
+    SELECT r.* FROM asked a JOIN item_records r ON r.record_id = a.record_id AND r.group_id = a.group_id
+    UNION
+    SELECT l.* FROM names n CROSS JOIN LATERAL (
+        SELECT * FROM item_records r WHERE r.record_id = n.record_id AND r.live ORDER BY r.item_id LIMIT n.groups + 2) l
+    UNION
+    SELECT q.* FROM names n CROSS JOIN LATERAL (
+        SELECT * FROM item_records r WHERE r.record_id = n.record_id AND NOT r.live ORDER BY r.item_id LIMIT n.groups + 1) q
+)
+SELECT f.record_id::text, f.group_id::text, f.live, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time
+FROM found f JOIN items i ON i.id = f.item_id ORDER BY f.record_id, f.item_id"""
 
 _DISCREPANCIES = """
 SELECT id::text, revision, state, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate, expected, actual,
@@ -92,7 +105,7 @@ _OUTBOX = (
     "org", "endpoint_id", "kind", "discrepancy_id", "revision", "log_offset", "message_id", "type", "severity", "payload",
     "traceparent",
 )  # fmt: skip
-_RECORD = ("record_id", "item_id", "group_id", "org")
+_RECORD = ("record_id", "item_id", "group_id", "org", "live")
 
 
 def _list(columns: Iterable[str]) -> str:
@@ -210,10 +223,11 @@ class PostgresSinkTransaction:
             groups.setdefault(row["group_id"], []).append(_stored_item(row))
         return groups
 
-    async def holders(self, record_ids: Collection[str]) -> dict[str, list[Holder]]:
-        holders: dict[str, list[Holder]] = {}
-        for row in await self._driver.fetch(_HOLDERS, list(record_ids)):
-            holders.setdefault(row["record_id"], []).append(_holder(row))
+    async def holders(self, places: Collection[tuple[str, str]]) -> dict[str, list[Holding]]:
+        holders: dict[str, list[Holding]] = {}
+        asked = ([record for record, _ in places], [group for _, group in places])
+        for row in await self._driver.fetch(_HOLDERS, *asked):
+            holders.setdefault(row["record_id"], []).append(Holding(holder=_holder(row), live=row["live"]))
         return holders
 
     async def discrepancies(self, ids: Collection[str]) -> dict[str, Discrepancy]:
@@ -274,13 +288,14 @@ class PostgresSinkTransaction:
         if writes.leaves:
             await self._driver.executemany(
                 "DELETE FROM item_records WHERE record_id = $1 AND item_id = $2",
-                [(held.record_id, held.item_id) for held in writes.leaves],
+                writes.leaves,
             )
         if writes.holds:
             columns = [[getattr(held, name) for held in writes.holds] for name in _RECORD]
             await self._driver.execute(
                 f"INSERT INTO item_records ({_list(_RECORD)}) "  # noqa: S608 - constants
-                "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) ON CONFLICT DO NOTHING",
+                "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[]) "
+                "ON CONFLICT (record_id, item_id) DO UPDATE SET live = EXCLUDED.live",
                 *columns,
             )
 

@@ -197,7 +197,8 @@ item_records = Table(
     Column("item_id", _Id, primary_key=True),
     Column("group_id", _Id, nullable=False),
     Column("org", Text, nullable=False),
-    comment="which items hold a live record: one that stands under two keys of a rule has moved",
+    Column("live", Boolean, nullable=False),
+    comment="which items hold a record: one that is live under two keys of a rule has moved",
 )
 
 checks = Table(

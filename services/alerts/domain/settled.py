@@ -16,6 +16,14 @@ RecordName = tuple[str, str]
 """(source, record)."""
 
 
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of an item: on which side, as what, and whether it counts."""
+
+    side: str
+    record: RecordEvidence
+    live: bool
+
+
 class StoredItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item as the sink holds it."""
 
@@ -116,22 +124,20 @@ def _records(side: SideEvidence) -> list[RecordEvidence]:
     ]
 
 
-def live_records(sides: dict[str, ItemSide | None]) -> dict[RecordName, tuple[str, RecordEvidence]]:
-    """Return the live records of an item by name, each with its side.
+def placed_records(sides: dict[str, ItemSide | None]) -> dict[RecordName, Placed]:
+    """Return the records of an item by name.
 
     The item tells how many records are live, not which; only where some are and some are not does the status decide.
     """
-    live: dict[RecordName, tuple[str, RecordEvidence]] = {}
+    placed: dict[RecordName, Placed] = {}
     for name, side in sides.items():
         if side is None:
             continue
         count = sum(total.count for total in side.totals.values())
-        if not count:
-            continue
         for record in side.records:
-            if count >= len(side.records) or _is_live(record.status):
-                live[record.source, record.record] = (name, record)
-    return live
+            live = count > 0 and (count >= len(side.records) or _is_live(record.status))
+            placed[record.source, record.record] = Placed(side=name, record=record, live=live)
+    return placed
 
 
 def _is_live(status: str | None) -> bool:

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from services.alerts.domain.delivery import Message
-from services.alerts.domain.moved import Holder
+from services.alerts.domain.moved import Holding
 from services.alerts.domain.settled import StoredItem
 from services.alerts.domain.triage import LogRow, Standing
 from shared.contracts.dead_letter import DeadLetter
@@ -109,12 +109,13 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A live record begins or ceases to stand in an item."""
+    """A record stands in an item, live or not."""
 
     record_id: str
     item_id: str
     group_id: str
     org: str
+    live: bool
 
 
 class Writes(msgspec.Struct):
@@ -125,7 +126,8 @@ class Writes(msgspec.Struct):
     repeated: dict[str, int] = {}
     """Item id: log offset from which the matcher repeats it."""
     holds: list[HeldRecord] = []
-    leaves: list[HeldRecord] = []
+    leaves: list[tuple[str, str]] = []
+    """Record and item."""
     checks: list[Checked] = []
     not_reconciled: list[NotReconciledEvent] = []
     """An org and event that is stored already stays as it is."""
@@ -150,8 +152,12 @@ class SinkTransaction(Protocol):
 
     async def group_items(self, group_ids: Collection[str]) -> dict[str, list[StoredItem]]: ...
 
-    async def holders(self, record_ids: Collection[str]) -> dict[str, list[Holder]]:
-        """Return which groups hold a live record, by record id."""
+    async def holders(self, places: Collection[tuple[str, str]]) -> dict[str, list[Holding]]:
+        """Return, by record id, which of `places` (record and group) hold their record, and examples of other groups.
+
+        Of the others any two where the record is live, and any one where it is not: a record that thousands of groups
+        hold costs no more than one that two do.
+        """
 
     async def discrepancies(self, ids: Collection[str]) -> dict[str, Discrepancy]: ...
 

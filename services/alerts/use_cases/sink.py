@@ -5,9 +5,9 @@ from datetime import datetime
 
 from services.alerts.domain import moved, settled, triage
 from services.alerts.domain.delivery import compose, wants
-from services.alerts.domain.moved import Holder, Placed
+from services.alerts.domain.moved import Holder, Holding, Turn, Whereabouts
 from services.alerts.domain.names import group_id, name_id
-from services.alerts.domain.settled import RecordName, StoredItem
+from services.alerts.domain.settled import Placed, RecordName, StoredItem
 from services.alerts.domain.triage import Absorbed, Standing
 from services.alerts.ports.sink import (
     Batch,
@@ -22,7 +22,6 @@ from services.alerts.ports.sink import (
     Subscription,
     Writes,
 )
-from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.inbox import WithdrawRequested
 from shared.contracts.item import Item
 
@@ -81,7 +80,7 @@ async def _known_groups(transaction: SinkTransaction, batch: Batch) -> dict[str,
 
 
 def _absorb_items(items: Sequence[Item], groups: dict[str, _Group], writes: Writes) -> list[_Change]:
-    changes: dict[str, _Change] = {}
+    last: dict[str, _Change] = {}
     stored: list[_Change] = []
     for item in items:
         id_ = group_id(item.org, item.rule, item.key)
@@ -97,14 +96,14 @@ def _absorb_items(items: Sequence[Item], groups: dict[str, _Group], writes: Writ
             continue
         known[item.id] = settled.held(item, id_)
         writes.repeated.pop(item.id, None)
-        change = _Change(item, id_, changes[item.id].before if item.id in changes else same)
-        changes[item.id] = change
+        change = _Change(item, id_, same)
+        last[item.id] = change
         stored.append(change)
     writes.items = [
-        StoredItemRevision(item=change.item, group_id=change.group, last=changes[change.item.id] is change)
+        StoredItemRevision(item=change.item, group_id=change.group, last=last[change.item.id] is change)
         for change in stored
     ]
-    return list(changes.values())
+    return stored
 
 
 async def _absorb_discrepancies(
@@ -146,20 +145,17 @@ def _mark_last(stored: list[StoredRevision]) -> list[StoredRevision]:
     ]
 
 
-class _Move:
-    """A live record that came to an item or left it, and another group that holds it too."""
+class _Step:
+    """A record comes to an item, changes whether it counts there, or leaves it (`placed` is None)."""
 
-    __slots__ = ("here", "other", "placed", "raised")
+    __slots__ = ("here", "item_id", "name", "placed", "record_id")
 
-    def __init__(self, placed: Placed, here: Holder, other: Holder, *, raised: bool) -> None:
+    def __init__(self, name: RecordName, placed: Placed | None, here: Holder, item_id: str) -> None:
+        self.name = name
         self.placed = placed
         self.here = here
-        self.other = other
-        self.raised = raised
-
-    @property
-    def id(self) -> str:
-        return moved.moved_id(self.placed.name, self.here, self.other)
+        self.item_id = item_id
+        self.record_id = name_id(here.org, here.rule, *name)
 
 
 async def _absorb_moves(
@@ -168,86 +164,88 @@ async def _absorb_moves(
     steps = [step for change in changes for step in _steps(change)]
     if not steps:
         return []
-    holders = await transaction.holders({step.record_id for step in steps})
-    moves: list[_Move] = []
-    for step in steps:
-        moves += _moves_of(step, holders.setdefault(step.record_id, []), writes)
-    if not moves:
+    turns = _turns(steps, await transaction.holders(_places_asked(steps)), writes)
+    if not turns:
         return []
-    standings = await transaction.standings({move.id for move in moves})
+    standings = await transaction.standings(set(turns))
     known = await transaction.discrepancies(standings)
     news: list[_News] = []
     stored: list[StoredRevision] = []
-    for move in moves:
-        found = _found_move(move, standings.get(move.id), known.get(move.id), now)
-        absorbed = None if found is None else triage.absorb(standings.get(move.id), found, repeats_settled=False)
+    for id_, turn in ((id_, turn) for id_, some in turns.items() for turn in some):
+        standing = standings.get(id_)
+        revision, offset = (standing.revision + 1, standing.log_offset) if standing else (1, 0)
+        found = moved.after(turn, known.get(id_), revision, offset, now)
+        absorbed = None if found is None else triage.absorb(standing, found, repeats_settled=False)
         if absorbed is None:
             continue
-        known[move.id] = absorbed.found
-        group = group_id(move.here.org, move.here.rule, absorbed.found.key)
+        known[id_] = absorbed.found
+        group = group_id(turn.here.org, turn.here.rule, absorbed.found.key)
         _keep(absorbed, group, standings, stored, writes)
         news.append((absorbed, None))
     writes.revisions = writes.revisions + _mark_last(stored)
     return news
 
 
-class _Step:
-    """A live record comes to an item (`comes`) or leaves it."""
-
-    __slots__ = ("comes", "here", "item_id", "placed", "record_id")
-
-    def __init__(self, placed: Placed, here: Holder, item_id: str, *, comes: bool) -> None:
-        self.placed = placed
-        self.here = here
-        self.item_id = item_id
-        self.comes = comes
-        self.record_id = name_id(here.org, here.rule, *placed.name)
-
-
 def _steps(change: _Change) -> list[_Step]:
+    """Return what one revision of an item changes about its records; revisions of one batch are not added up.
+
+    A record that left and came back has to be taken out again, also where both lie in one batch.
+    """
     item = change.item
-    after = settled.live_records(item.sides) if item.live else {}
-    before = settled.live_records(change.before.sides) if change.before is not None else {}
-    if after.keys() == before.keys():
-        return []
+    after = settled.placed_records(item.sides)
+    before = settled.placed_records(change.before.sides) if change.before is not None else {}
     here = Holder(group_id=change.group, org=item.org, rule=item.rule, pack=item.pack, key=item.key, log=item.log)
-
-    def step(name: RecordName, *, comes: bool) -> _Step:
-        side, record = (after if comes else before)[name]
-        return _Step(Placed(name=name, side=side, record=record), here, item.id, comes=comes)
-
-    left = [step(name, comes=False) for name in before if name not in after]
-    return left + [step(name, comes=True) for name in after if name not in before]
-
-
-def _moves_of(step: _Step, holders: list[Holder], writes: Writes) -> list[_Move]:
-    """Return what `step` means to the other groups that hold the record; keeps `holders` up to date."""
-    here = step.here
-    held = HeldRecord(record_id=step.record_id, item_id=step.item_id, group_id=here.group_id, org=here.org)
-    (writes.holds if step.comes else writes.leaves).append(held)
-    others = [holder for holder in holders if holder.group_id != here.group_id]
-    holders[:] = [*others, here] if step.comes else others
-    moves = []
-    for other in others:
-        keyless = [holder for holder in (here, other) if moved.is_keyless(holder.key)]
-        if not keyless:
-            moves.append(_Move(step.placed, here, other, raised=step.comes))
-        elif step.comes:
-            source, record = step.placed.name
-            writes.withdrawals.append(WithdrawRequested(org=here.org, rule=here.rule, source=source, record=record))
-    return moves
+    left = [_Step(name, None, here, item.id) for name in before if name not in after]
+    return left + [
+        _Step(name, placed, here, item.id)
+        for name, placed in after.items()
+        if name not in before or before[name].live != placed.live
+    ]
 
 
-def _found_move(move: _Move, standing: Standing | None, known: Discrepancy | None, now: datetime) -> Discrepancy | None:
-    revision = standing.revision + 1 if standing else 1
-    offset = standing.log_offset if standing else 0
-    if move.raised:
-        if standing is not None and standing.state == "raised":
-            return None
-        return moved.raise_moved(move.placed, move.here, move.other, revision, offset)
-    if standing is None or known is None or standing.state == "resolved":
+def _places_asked(steps: Sequence[_Step]) -> set[tuple[str, str]]:
+    """Record and group: each group that a step speaks of, and the one where its record would stand without a key."""
+    asked = {(step.record_id, step.here.group_id) for step in steps}
+    for step in steps:
+        here = step.here
+        asked.add((step.record_id, group_id(here.org, here.rule, moved.keyless_key(step.name))))
+    return asked
+
+
+def _turns(steps: Sequence[_Step], holdings: dict[str, list[Holding]], writes: Writes) -> dict[str, list[Turn]]:
+    """Follow every record through its groups; return by discrepancy what may have moved, and note what is to be stored."""
+    whereabouts: dict[str, Whereabouts] = {}
+    held: dict[tuple[str, str], HeldRecord | None] = {}
+    withdrawals: dict[str, WithdrawRequested] = {}
+    turns: dict[str, list[Turn]] = {}
+    for step in steps:
+        here, id_ = step.here, step.record_id
+        where = whereabouts.get(id_)
+        if where is None:
+            where = whereabouts[id_] = Whereabouts(step.name, holdings.get(id_, ()))
+        turn = where.step(here, step.placed)
+        if turn is not None:
+            turns.setdefault(moved.moved_id(here.org, here.rule, step.name), []).append(turn)
+        if step.placed is not None and where.is_twice:
+            source, record = step.name
+            withdrawals[id_] = WithdrawRequested(org=here.org, rule=here.rule, source=source, record=record)
+        held[id_, step.item_id] = _held(step)
+    writes.withdrawals = list(withdrawals.values())
+    writes.holds = [one for one in held.values() if one is not None]
+    writes.leaves = [place for place, one in held.items() if one is None]
+    return turns
+
+
+def _held(step: _Step) -> HeldRecord | None:
+    if step.placed is None:
         return None
-    return moved.resolve_moved(known, move.here, revision, offset, now)
+    return HeldRecord(
+        record_id=step.record_id,
+        item_id=step.item_id,
+        group_id=step.here.group_id,
+        org=step.here.org,
+        live=step.placed.live,
+    )
 
 
 def _messages(news: Sequence[_News], subscriptions: Sequence[Subscription], now: datetime) -> list[Outgoing]:

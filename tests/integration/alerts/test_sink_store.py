@@ -345,7 +345,7 @@ async def test_a_record_under_two_keys_has_moved_until_it_leaves_one(sink: Sink)
     await sink.take(held("a", "k1", offset=30, revision=2, live=0))
     row = await sink.current()
     assert (row["state"], row["status"], row["revision"]) == ("resolved", "resolved", 2)
-    assert len(await sink.rows("SELECT * FROM item_records")) == 1
+    assert len(await sink.rows("SELECT * FROM item_records WHERE live")) == 1
 
 
 async def test_a_moved_record_is_seen_within_one_batch_too(sink: Sink):
@@ -354,18 +354,106 @@ async def test_a_moved_record_is_seen_within_one_batch_too(sink: Sink):
     assert (await sink.current())["type"] == "RecordMoved"
 
 
+async def test_a_record_under_many_keys_is_one_discrepancy(sink: Sink):
+    """A third key says nothing new; leaving a named key names the two that remain; leaving all but one resolves it."""
+    await sink.take(held("a", "k1", offset=10), held("b", "k2", offset=20))
+    await sink.take(held("c", "k3", offset=30))
+    row = await sink.current()
+    assert (row["revision"], row["expected"], row["actual"]) == (1, "k1", "k2")
+    await sink.take(held("a", "k1", offset=40, revision=2, live=0))
+    row = await sink.current()
+    assert (row["revision"], row["state"], {row["expected"], row["actual"]}) == (2, "raised", {"k2", "k3"})
+    await sink.take(held("b", "k2", offset=50, revision=2, live=0))
+    row = await sink.current()
+    assert (row["revision"], row["state"]) == (3, "resolved")
+    await sink.take(held("d", "k4", offset=60))
+    row = await sink.current()
+    assert (row["revision"], row["state"], row["expected"], row["actual"]) == (4, "raised", "k3", "k4")
+
+
+async def test_of_a_record_that_thousands_of_keys_hold_only_a_few_are_read(sink: Sink):
+    """What a batch reads is bounded by what the batch speaks of, and it makes one discrepancy."""
+    await sink.take(*(held(f"i{n}", f"k{n}", offset=10 + n) for n in range(300)))
+    assert len(await sink.rows("SELECT id FROM discrepancies")) == 1
+    record_id = (await sink.rows("SELECT record_id::text FROM item_records LIMIT 1"))[0]["record_id"]
+    async with sink.store.transaction([]) as transaction:
+        found = await transaction.holders({(record_id, uid("nowhere")), (record_id, uid("nor here"))})
+    assert 2 <= len(found[record_id]) <= 4
+
+
+KEYLESS = "record:ledger/pay_7"
+REQUEST = WithdrawRequested(org="acme", rule="billing.payments", source="ledger", record="pay_7")
+
+
+async def requests(sink: Sink) -> list[Any]:
+    """Take what waits for the inbox, as the publisher does, and read it."""
+    rows = await sink.rows("SELECT topic, value FROM topic_outbox ORDER BY id")
+    assert {row["topic"] for row in rows} <= {"inbox"}
+    await sink.execute("DELETE FROM topic_outbox")
+    return [decode_inbox(row["value"]) for row in rows]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("live_under_its_key", [True, False])
 @pytest.mark.parametrize("keyless_first", [True, False])
-async def test_a_keyless_record_that_comes_with_a_key_is_withdrawn(sink: Sink, keyless_first: bool):
-    """In either order alerts asks the matcher, through the inbox, to take it out of its keyless group."""
-    both = [held("a", "record:ledger/pay_7", offset=10), held("b", "k2", offset=20)]
-    for part in both if keyless_first else both[::-1]:
-        await sink.take(part)
-    row = await sink.one("SELECT topic, value FROM topic_outbox")
-    assert row["topic"] == "inbox"
-    assert decode_inbox(row["value"]) == WithdrawRequested(
-        org="acme", rule="billing.payments", source="ledger", record="pay_7"
-    )
+async def test_a_keyless_record_that_also_has_a_key_is_withdrawn(
+    sink: Sink, keyless_first: bool, live_under_its_key: bool, together: bool
+):
+    """In either order, in one batch or two: a record that was canceled under its key is not missing without one."""
+    both = [held("a", KEYLESS, offset=10), held("b", "k2", offset=20, live=int(live_under_its_key))]
+    ordered = both if keyless_first else both[::-1]
+    for batch in [ordered] if together else [[part] for part in ordered]:
+        assert await requests(sink) == []
+        await sink.take(*batch)
+    assert await requests(sink) == [REQUEST]
     assert await sink.rows("SELECT id FROM discrepancies") == []
+
+
+def withdrawn(*, offset: int, revision: int) -> Item:
+    """What the matcher publishes of the keyless group once the record is taken out."""
+    return item(
+        "a",
+        revision,
+        offset=offset,
+        key=KEYLESS,
+        status="pending",
+        live=False,
+        sides=dict.fromkeys(("internal", "provider")),
+    )
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("revision", [3, 1])
+async def test_a_keyless_event_that_comes_again_after_the_withdrawal_is_withdrawn_again(
+    sink: Sink, revision: int, together: bool
+):
+    """In the group that is still held, or in a new one after `keep`, which begins at revision 1 again."""
+    await sink.take(held("b", "k2", offset=20), held("a", KEYLESS, offset=30))
+    assert await requests(sink) == [REQUEST]
+    again = [withdrawn(offset=40, revision=2), held("a", KEYLESS, offset=50, revision=revision)]
+    for batch in [again] if together else [[part] for part in again]:
+        assert await requests(sink) == []
+        await sink.take(*batch)
+    assert await requests(sink) == [REQUEST]
+
+
+async def test_a_record_that_left_its_keyless_group_is_asked_for_no_more(sink: Sink):
+    """What changes under its key afterwards is its own matter."""
+    await sink.take(held("a", KEYLESS, offset=10), held("b", "k2", offset=20))
+    assert await requests(sink) == [REQUEST]
+    await sink.take(withdrawn(offset=30, revision=2))
+    await sink.take(held("b", "k2", offset=40, revision=2, live=0))
+    await sink.take(held("c", "k3", offset=50))
+    assert await requests(sink) == []
+    places = await sink.rows("SELECT i.key, r.live FROM item_records r JOIN items i ON i.id = r.item_id ORDER BY i.key")
+    assert places == [{"key": "k2", "live": False}, {"key": "k3", "live": True}]
+
+
+async def test_a_real_key_that_looks_like_one_of_a_keyless_record_is_a_key(sink: Sink):
+    """Only the record's own name stands for its absent key."""
+    await sink.take(held("a", "record:ledger/pay_8", offset=10), held("b", "k2", offset=20))
+    assert await requests(sink) == []
+    assert (await sink.current())["type"] == "RecordMoved"
 
 
 async def test_a_record_that_is_not_live_has_not_moved(sink: Sink):

@@ -186,10 +186,11 @@ CREATE TABLE item_records (
     item_id UUID NOT NULL,
     group_id UUID NOT NULL,
     org TEXT NOT NULL,
+    live BOOLEAN NOT NULL,
     CONSTRAINT item_records_pkey PRIMARY KEY (record_id, item_id)
 );
 
-COMMENT ON TABLE item_records IS 'which items hold a live record: one that stands under two keys of a rule has moved';
+COMMENT ON TABLE item_records IS 'which items hold a record: one that is live under two keys of a rule has moved';
 
 COMMENT ON COLUMN item_records.record_id IS 'name of org, rule, source and record';
 
