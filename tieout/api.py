@@ -68,9 +68,18 @@ class AlertsApi:
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         try:
-            detail = str(json.loads(error.read())["detail"])
-        except (OSError, ValueError, KeyError, TypeError):
-            detail = str(error.reason)
+            problem = json.loads(error.read())
+            detail, title = str(problem["detail"]), str(problem.get("type", ""))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # Whatever answers there, it is not alerts.
+            return ApiRefused(
+                error.code,
+                f"{self.url} answers {error.code} {error.reason}, not as alerts does; set {URL_VARIABLE} to where it runs",
+            )
+        if title.endswith((":no-such-page", ":not-found")) and "no such page" in detail:
+            return ApiRefused(
+                error.code, f"{self.url} is not alerts of this build; set {URL_VARIABLE} to where it runs"
+            )
         if error.code == 503:
             return DependencyAway(f"alerts at {self.url}: {detail}")
         hint = f" (the key is {KEY_VARIABLE})" if error.code in {401, 403} else ""

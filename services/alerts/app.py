@@ -34,7 +34,7 @@ from services.alerts.handlers.http import billing, counts, create_app, v1
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
 from services.alerts.handlers.scheduler import complete_runs
-from services.alerts.handlers.sink import SinkLoop, calm_collector
+from services.alerts.handlers.sink import STORED_TOPICS, SinkLoop, calm_collector
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
@@ -43,9 +43,10 @@ from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.sink import store
 from services.alerts.use_cases.triage import Triage
 from shared.contracts.discrepancy import SEVERITIES
-from shared.errors import DependencyAway
+from shared.errors import DependencyAway, UsageError
 from shared.kafka.client import wait_for_kafka
 from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import partitions_of
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import gauge
 from shared.telemetry.ops import AsgiApp, listen, ops_app, serve_ops
@@ -250,6 +251,17 @@ async def _wait_for_dependencies(
     await wait_for_database(stores.database, settings.connect_timeout_s)
     if set(roles) & {"sink", "api", "scheduler"}:
         await wait_for_kafka(kafka, settings.connect_timeout_s)
+    if "sink" in roles:
+        await _require_topics(kafka)
+
+
+async def _require_topics(kafka: KafkaSettings) -> None:
+    """Raises `UsageError`: without its topics the sink would wait in silence."""
+    wanted = [kafka.topic_prefix + name for name in STORED_TOPICS]
+    counts = await partitions_of(kafka, *wanted)
+    missing = [name for name in wanted if name not in counts]
+    if missing:
+        raise UsageError(f"topics are missing: {', '.join(missing)}; create them with `tieout topics apply`")
 
 
 async def _until(stopped: asyncio.Event, work: Awaitable[None]) -> None:

@@ -62,8 +62,8 @@ async def check_topics(kafka: KafkaSettings) -> dict[str, int]:
         shown = ", ".join(f"{name} {counts[name]}" for name in paired)
         raise WrongPartitions(
             f"these topics must have the same number of partitions: {shown}. Results of a partition of legs go to the "
-            f"same partition of the others; use `tieout topics apply` with another TIEOUT_KAFKA_TOPIC_PREFIX, "
-            f"or `tieout topics migrate`"
+            f"same partition of the others; make a whole set with `tieout topics apply` under another "
+            f"TIEOUT_KAFKA_TOPIC_PREFIX"
         )
     return counts
 

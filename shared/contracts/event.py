@@ -127,14 +127,27 @@ def convert_posted(value: Any) -> PostedEvent:
         raise _refusal(str(error)) from None
 
 
+_FORMS = {
+    "org": "is no name; use letters, digits, . _ -, at most 64",
+    "source": "is no name; use letters, digits, . _ -, at most 64",
+    "type": 'is no type; write dotted lower case words, e.g. "payment.recorded"',
+    "currency": 'is no currency code; write it in capitals, e.g. "EUR"',
+}
+"""What a field's form is, for people: the pattern itself says it to nobody."""
+
+
 def _refusal(message: str) -> EventRefused:
     found = _FIELD.search(message)
     field = found.group(1) if found else None
     text = _FIELD.sub("", message)
-    if field == "amount":
+    if field == "amount" and "matching regex" in text:
+        text = 'is no decimal string; write the amount in the major unit, e.g. "120.50"'
+    elif field == "amount":
         text = f'{text}; write the amount as a decimal string in the major unit, e.g. "120.50"'
     elif field in {"occurred_at", "received_at"}:
         text = f'{text}; write RFC 3339 with a zone, e.g. "2026-11-20T10:00:00Z"'
+    elif field in _FORMS and "matching regex" in text:
+        text = _FORMS[field]
     elif "unknown field" in text:
         text = f"{text}; put what rules need into `attrs` and other systems' names into `refs`"
     return EventRefused(f"{field}: {text}" if field else text, field)

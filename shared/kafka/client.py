@@ -90,8 +90,11 @@ def producer(
     """
     from aiokafka import AIOKafkaProducer
 
+    from shared.kafka.producer import Producer
+
     options = producer_options(settings, idempotent=idempotent, transactional_id=transactional_id, **overrides)
-    return AIOKafkaProducer(**options)
+    # A transaction's owner decides itself how long its end may take.
+    return Producer(**options) if transactional_id is None else AIOKafkaProducer(**options)
 
 
 def consumer_options(

@@ -360,7 +360,8 @@ def _refuse_other_counts(expected: Mapping[str, int], existing: Mapping[str, int
     if differing:
         raise TopicMismatch(
             f"{'; '.join(differing)}: keys and state live by partition, so a count never changes under data. "
-            "Ask for the counts that exist, or choose another TIEOUT_KAFKA_TOPIC_PREFIX"
+            "Ask for the counts that exist (--partitions, --inbox-partitions), or choose another "
+            "TIEOUT_KAFKA_TOPIC_PREFIX"
         )
 
 

@@ -35,7 +35,7 @@ EXPORT_FIELDS = (
     "raised_at", "resolved_at", "resolution", "assignee", "reason", "explanation",
 )  # fmt: skip
 
-Id = Annotated[str, typer.Argument(help="Id of the discrepancy.")]
+Id = Annotated[str, typer.Argument(help="Id of the discrepancy.", metavar="ID")]
 StatusOption = Annotated[
     Literal["open", "acknowledged", "resolved"] | None, typer.Option(help="What people made of it.")
 ]

@@ -1,5 +1,7 @@
 """Publishes what transactions left in `topic_outbox`: the directory, adjustment entries, requests to the matcher."""
 
+import asyncio
+
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -13,6 +15,8 @@ from shared.kafka.settings import KafkaSettings
 
 ROWS_MAX = 500
 """Per transaction; a row is below a kilobyte."""
+SEND_TIMEOUT_S = 10.0
+"""Kafka answers within a second; a transaction must not stay open for as long as it is away."""
 _LOCK = 0x746F706F7574
 """Advisory lock: one publisher at a time keeps entries of one key in their order."""
 
@@ -47,15 +51,17 @@ class TopicOutbox:
 
     async def _send(self, records: list[tuple[str, bytes, bytes | None]]) -> None:
         try:
-            if self._producer is None:
-                self._producer = producer(self._kafka)
-                await self._producer.start()
-            client = self._producer
-            await await_sent([await client.send(topic, value, key=key) for topic, key, value in records])
-        except (KafkaError, SendFailed, OSError) as error:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                if self._producer is None:
+                    self._producer = producer(self._kafka)
+                    await self._producer.start()
+                client = self._producer
+                await await_sent([await client.send(topic, value, key=key) for topic, key, value in records])
+        except (KafkaError, SendFailed, OSError, TimeoutError) as error:
             await self.close()
+            reason = str(error) or f"no acknowledgement within {SEND_TIMEOUT_S:g} s"
             raise KafkaAway(
-                f"Kafka at {self._kafka.bootstrap_servers} did not take {len(records)} records: {error}"
+                f"Kafka at {self._kafka.bootstrap_servers} did not take {len(records)} records: {reason}"
             ) from error
 
     async def close(self) -> None:

@@ -56,8 +56,11 @@ class Api:
         self.app = create_app(routers, self.directory, health)
         self.secrets: dict[str, str] = {}
 
-    async def ask(self, method: str, path: str, key: str | None = "owner", **more: Any) -> httpx.Response:
+    async def ask(
+        self, method: str, path: str, key: str | None = "owner", type_: str | None = None, **more: Any
+    ) -> httpx.Response:
         headers = {} if key is None else {"Authorization": f"Bearer {self.secrets.get(key, key)}"}
+        headers |= {} if type_ is None else {"Content-Type": type_}
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://tieout") as client:
             return await client.request(method, path, headers=headers, **more)
@@ -212,14 +215,19 @@ async def test_a_wrong_body_is_422_and_names_the_field(api: Api, path: str, body
 async def test_broken_json_and_an_oversized_body_are_refused(api: Api):
     """422 and 413, both as problems."""
     await api.add(found())
-    problem(await api.ask("PATCH", f"{BILLING}/{D1}/assign", content=b'{"assignee": '), 422, "invalid-request")
+    path, broken = f"{BILLING}/{D1}/assign", b'{"assignee": '
+    refused = problem(await api.ask("PATCH", path, content=broken, type_="application/json"), 422, "invalid-request")
+    assert refused["detail"] == "body: is not valid JSON"
+    untyped = problem(await api.ask("PATCH", path, content=broken), 422, "invalid-request")
+    assert untyped["detail"] == "body: must be a JSON object, sent with Content-Type: application/json"
     huge = json.dumps({"text": "x" * 300_000})
     problem(await api.ask("POST", f"{BILLING}/{D1}/notes", content=huge), 413, "body-too-large")
 
 
 async def test_paths_and_methods_that_do_not_exist_are_problems_too(api: Api):
     """404 and 405."""
-    problem(await api.ask("GET", "/nothing"), 404, "not-found")
+    missing = problem(await api.ask("GET", "/nothing"), 404, "not-found")
+    assert missing["detail"] == "there is no such page: see /docs"
     problem(await api.ask("PUT", BILLING), 405, "method-not-allowed")
 
 
@@ -303,8 +311,10 @@ async def test_a_key_of_several_fields_is_found_by_its_json_list(api: Api):
     "params", [{"status": "closed"}, {"since": "yesterday"}, {"since": "2026-11-20T12:00:00"}, {"key": "\x00"}]
 )
 async def test_a_wrong_filter_is_422(api: Api, params: dict[str, str]):
-    """A time without zone is one."""
-    problem(await api.ask("GET", BILLING, params=params), 422, "invalid-request")
+    """A time without zone is one; the answer names the parameter, and how a time is written."""
+    detail = problem(await api.ask("GET", BILLING, params=params), 422, "invalid-request")["detail"]
+    assert detail.startswith(f"{next(iter(params))}: ")
+    assert ("RFC 3339" in detail) == ("since" in params)
 
 
 # Adjustments

@@ -11,10 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from shared.errors import DependencyAway
+from shared.kafka.errors import KafkaAway
 
 TYPE_PREFIX = "urn:tieout:problem:"
 RETRY_AFTER_S = 5
 """Asked of clients while PostgreSQL is away: a fail-over takes about as long."""
+
+_NO_ROUTE = {404: "there is no such page: see /docs", 405: "this page takes another method: see /docs"}
 
 log = structlog.get_logger()
 
@@ -83,7 +86,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         # The values given are left out: they may be secrets or a customer's data.
-        errors = [{"field": _place(e["loc"]), "message": e["msg"]} for e in error.errors()]
+        errors = [_problem_of(found["type"], found["loc"], found["msg"]) for found in error.errors()]
         first = errors[0] if errors else {"field": "body", "message": "invalid"}
         detail = f"{first['field']}: {first['message']}"
         return answer(Problem(422, "invalid-request", detail, errors=errors))
@@ -92,13 +95,15 @@ def install(app: FastAPI) -> None:
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         headers = dict(error.headers) if error.headers else None
-        return answer(Problem(error.status_code, slug, str(error.detail), headers=headers))
+        detail = _NO_ROUTE.get(error.status_code, str(error.detail))
+        return answer(Problem(error.status_code, slug, detail, headers=headers))
 
     @app.exception_handler(DependencyAway)
     async def _away(request: Request, error: DependencyAway) -> JSONResponse:
         log.warning("a dependency is away", path=request.url.path, reason=str(error))
         headers = {"Retry-After": str(RETRY_AFTER_S)}
-        return answer(Problem(503, "unavailable", "the database is away; try again", headers=headers))
+        what = "Kafka" if isinstance(error, KafkaAway) else "the database"
+        return answer(Problem(503, "unavailable", f"{what} is away; try again", headers=headers))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -107,5 +112,16 @@ def install(app: FastAPI) -> None:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    inner = [str(part) for part in location if part != "body"]
-    return ".".join(inner) or "body"
+    where, *inner = location
+    return ".".join(str(part) for part in inner) or str(where)
+
+
+def _problem_of(kind: str, location: tuple[int | str, ...], message: str) -> dict[str, str]:
+    if kind == "json_invalid":
+        # The framework places it by its byte, which is no field.
+        return {"field": "body", "message": "is not valid JSON"}
+    if kind in {"model_attributes_type", "dict_type", "model_type"} and location == ("body",):
+        return {"field": "body", "message": "must be a JSON object, sent with Content-Type: application/json"}
+    if kind.startswith(("datetime", "timezone")):
+        message = f'{message}; write RFC 3339 with a zone, e.g. "2026-11-20T10:00:00Z"'
+    return {"field": _place(location), "message": message}

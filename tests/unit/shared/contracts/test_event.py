@@ -132,3 +132,19 @@ def test_times_convert_both_ways() -> None:
 
     assert from_microseconds(microseconds(time)) == time
     assert from_milliseconds(milliseconds(time)) == time.replace(microsecond=999_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"amount": "10,50"}, 'write the amount in the major unit, e.g. "120.50"'),
+        ({"currency": "eur"}, 'write it in capitals, e.g. "EUR"'),
+        ({"type": "Payment"}, "write dotted lower case words"),
+        ({"source": "my ledger"}, "use letters, digits"),
+    ],
+)
+def test_a_wrong_form_is_refused_in_words_and_not_by_its_pattern(change: dict[str, Any], advice: str):
+    refused = refusal(**change)
+    assert advice in str(refused)
+    assert "regex" not in str(refused)
+    assert refused.field == next(iter(change))
