@@ -17,6 +17,7 @@ from services.alerts.ports.sink import (
     Outgoing,
     SinkStore,
     SinkTransaction,
+    Span,
     StoredItemRevision,
     StoredRevision,
     Subscription,
@@ -43,7 +44,7 @@ async def store(sink: SinkStore, batch: Batch, now: datetime) -> None:
         groups = await _known_groups(transaction, batch)
         changes = _absorb_items(batch.items, groups, writes)
         news = await _absorb_discrepancies(transaction, batch.discrepancies, groups, writes)
-        news += await _absorb_moves(transaction, changes, writes, now)
+        news += await _absorb_moves(transaction, changes, writes, now, _rebuilt(batch.spans, transaction))
         if news:
             writes.outgoing = _messages(news, await transaction.subscriptions(), now)
         await transaction.write(writes)
@@ -159,7 +160,7 @@ class _Step:
 
 
 async def _absorb_moves(
-    transaction: SinkTransaction, changes: Sequence[_Change], writes: Writes, now: datetime
+    transaction: SinkTransaction, changes: Sequence[_Change], writes: Writes, now: datetime, rebuilt: set[int]
 ) -> list[_News]:
     steps = [step for change in changes for step in _steps(change)]
     if not steps:
@@ -181,9 +182,19 @@ async def _absorb_moves(
         known[id_] = absorbed.found
         group = group_id(turn.here.org, turn.here.rule, absorbed.found.key)
         _keep(absorbed, group, standings, stored, writes)
-        news.append((absorbed, None))
+        if turn.here.log.partition not in rebuilt:
+            news.append((absorbed, None))
     writes.revisions = writes.revisions + _mark_last(stored)
     return news
+
+
+def _rebuilt(spans: Sequence[Span], transaction: SinkTransaction) -> set[int]:
+    """Return the partitions of `matches` that are being rebuilt: what moved there was told before."""
+    return {
+        span.place.partition
+        for span in spans
+        if span.place.topic == "matches" and span.start < transaction.live_offsets.get(span.place, 0)
+    }
 
 
 def _steps(change: _Change) -> list[_Step]:

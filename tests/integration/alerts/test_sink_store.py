@@ -268,6 +268,17 @@ async def test_a_rebuild_tells_nobody(database: Database):
     assert len(await messages(sink)) == 1
 
 
+async def test_a_rebuild_tells_nobody_of_records_that_moved(database: Database):
+    """The sink makes these itself, from items: it is their place that tells what was told before."""
+    sink = await Sink(database).open(live=2)
+    await endpoint(sink)
+    await sink.take(held("a", "k1", offset=10), held("b", "k2", offset=20))
+    assert (await sink.current())["type"] == "RecordMoved"
+    assert await messages(sink) == []
+    await sink.take(held("a", "k1", offset=30, revision=2, live=0))
+    assert await messages(sink) == [("discrepancy.resolved", "high")]
+
+
 # Settled groups that are repeated
 
 
