@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,12 +19,8 @@ _CONTENT_TYPE = ("content-type", b"application/json")
 encode_json = msgspec.json.Encoder().encode
 
 
-class Result(NamedTuple):
-    """One record to write."""
-
-    key: bytes | None
-    value: bytes
-    headers: list[tuple[str, bytes]]
+Result = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
+"""One record to write: key, value, headers."""
 
 
 _NO_HEADERS: list[tuple[str, bytes]] = []
@@ -37,7 +32,7 @@ def discrepancy_results(batch: Batch) -> Iterator[Result]:
         headers = cloud_event_headers(found)
         if batch.contexts:
             headers.extend(_context(batch, found))
-        yield Result(found.id.encode(), encode_json(found), headers)
+        yield found.id.encode(), encode_json(found), headers
 
 
 def cloud_event_headers(found: Discrepancy) -> list[tuple[str, bytes]]:
@@ -67,19 +62,19 @@ def item_results(batch: Batch) -> Iterator[Result]:
     contexts = batch.contexts
     for group, item in batch.changes.items:
         headers = list(contexts.get(group, ())) if contexts else _NO_HEADERS
-        yield Result(group, encode_json(item), headers)
+        yield group, item if type(item) is bytes else encode_json(item), headers
 
 
 def dead_letter_results(batch: Batch) -> Iterator[Result]:
     """What could not be understood."""
     for letter in batch.changes.dead_letters:
-        yield Result(None, encode_json(letter), _NO_HEADERS)
+        yield None, encode_json(letter), _NO_HEADERS
 
 
 def progress_results(batch: Batch) -> Iterator[Result]:
     """How far the partition has been applied, where that is due."""
     if batch.progress is not None:
-        yield Result(PROGRESS_KEY, encode_json(batch.progress), PROGRESS_HEADERS)
+        yield PROGRESS_KEY, encode_json(batch.progress), PROGRESS_HEADERS
 
 
 class Routes:

@@ -5,6 +5,7 @@ record. Each carries the next input offset, so the last record that was committe
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -55,6 +56,9 @@ def encode_slice(next_offset: int, entries: Sequence[Entry], *, first: bool, las
 
 
 def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
+    if sum(map(len, chain.from_iterable(entries))) + ENTRY_OVERHEAD_BYTES * len(entries) <= RECORD_BYTES_MAX:
+        yield list(entries), 0
+        return
     piece: list[Entry] = []
     room = RECORD_BYTES_MAX
     for key, whole in entries:

@@ -11,7 +11,7 @@ class Changes(msgspec.Struct):
     """Results in the order they were made, and the state entries that changed."""
 
     discrepancies: list[Discrepancy] = []
-    items: list[tuple[bytes, Item | msgspec.Raw]] = []
+    items: list[tuple[bytes, Item | bytes]] = []
     """(group key, item); the item of a plain match comes already encoded as JSON."""
     dead_letters: list[DeadLetter] = []
     state: list[tuple[bytes, bytes]] = []

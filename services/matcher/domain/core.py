@@ -98,7 +98,8 @@ class Core:
         self._pairs: dict[str, _Pairs] = {}
         """By every generation seen: the rule in force, where it makes pairs."""
         self._writer = MatchWriter(partition)
-        self._dirty: dict[bytes, None] = {}
+        self._dirty: dict[bytes, Group | bytes | None] = {}
+        """What changed since the last take: a group, packed or not; b"": forgotten; None: an entry that is no group."""
         self._changes = Changes()
 
     @property
@@ -236,11 +237,10 @@ class Core:
             if self.log_time > received_at:
                 return False
             due_at = pairs.deadlines[1 - side](received_at)
-            self._groups[key] = Group(
+            self._dirty[key] = self._groups[key] = Group(
                 pairs.generation, leg.id, received_at, due_at, received_at, [record_of(leg)], waits=True
             )
             self._timers.set(due_at, key)
-            self._dirty[key] = None
             return True
         if type(held) is bytes:
             return False
@@ -275,8 +275,7 @@ class Core:
         if due_at < group.due_at:
             self._timers.set(due_at, key)
         group.due_at = due_at
-        packed = self._groups[key] = pack(group)
-        self._dirty[key] = None
+        packed = self._dirty[key] = self._groups[key] = pack(group)
         self.settled_items += 1
         self._settled_bytes += len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
         return True
@@ -448,8 +447,7 @@ class Core:
         if type(held) is bytes:
             self.settled_items += 1
             self._settled_bytes += len(key) + len(held) + SETTLED_OVERHEAD_BYTES
-        self._groups[key] = held
-        self._dirty[key] = None
+        self._dirty[key] = self._groups[key] = held
 
     def _uncount(self, key: bytes, held: Group | bytes | None) -> None:
         if type(held) is bytes:
@@ -460,13 +458,16 @@ class Core:
         held = self._groups.pop(key, None)
         if held is not None:
             self._uncount(key, held)
-        self._dirty[key] = None
+        self._dirty[key] = b""
 
     def take(self) -> Changes:
         """Return what happened since the last call, with the state entries that changed."""
         changes = self._changes
         if self._dirty:
-            changes.state = [(key, self._entry(key)) for key in self._dirty]
+            changes.state = [
+                (key, held if type(held) is bytes else self._entry(key) if held is None else pack(held))  # type: ignore[arg-type]
+                for key, held in self._dirty.items()
+            ]
             self._dirty = {}
         self._changes = Changes()
         return changes

@@ -90,7 +90,7 @@ class MatchWriter:
         at_ms: int,
         offset: int,
         log_time: int,
-    ) -> msgspec.Raw:
+    ) -> bytes:
         """Return the encoded item of a group whose only records are `one` (first side) and `other`.
 
         Both are live, have the same printed amount and currency, and their item is new. `key` is the group key, with a
@@ -133,10 +133,10 @@ class MatchWriter:
         money = f'"amount":"{one.amount}","currency":"{one.currency}","status":'
         total = f'","totals":{{"{one.currency}":{{"count":1,"amount":"{one.amount}"}}}},"records":[{{"id":'
         h = sha1(named, usedforsecurity=False).hexdigest()
-        return msgspec.Raw(
+        return (
             f'{{"id":"{uuid_of(h)}{words.head}{parts},"sides":{{{first}:{{"occurred_at":"{earliest}{total}{one_id},'
             f'"source":{one_source},"record":{one_record},{money}{status},"occurred_at":"{when}"}}]}},'
             f'{second}:{{"occurred_at":"{first_later}{total}{other_id},"source":{other_source},'
             f'"record":{other_record},{money}{other_status},"occurred_at":"{later}"}}]}}}},"discrepancies":[],'
-            f'"at":"{self._at}","occurred_at":"{earliest}","live":true,"log":{self._log_head}{offset}{self._log_tail}}}'.encode()
-        )
+            f'"at":"{self._at}","occurred_at":"{earliest}","live":true,"log":{self._log_head}{offset}{self._log_tail}}}'
+        ).encode()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
 
@@ -205,4 +206,4 @@ class Partition:
 
 def size_of(entries: Sequence[Entry]) -> int:
     """Bytes of packed entries, within a percent."""
-    return sum(len(key) + len(value) for key, value in entries) + ENTRY_OVERHEAD_BYTES * len(entries)
+    return sum(map(len, chain.from_iterable(entries))) + ENTRY_OVERHEAD_BYTES * len(entries)

@@ -56,7 +56,7 @@ def test_results_go_to_the_partition_of_their_input_and_dead_letters_to_what_the
     changes = Changes(discrepancies=[discrepancy()], dead_letters=[letter()])
     found = routed(Batch(9, 6, 1, changes))
     assert set(found) == {"t.discrepancies/9", "t.dead-letters/3"}
-    assert found["t.discrepancies/9"][0].key == b"d1"
+    assert found["t.discrepancies/9"][0][0] == b"d1"
 
 
 def test_progress_goes_to_all_three_topics_behind_the_results():
@@ -64,8 +64,9 @@ def test_progress_goes_to_all_three_topics_behind_the_results():
     found = routed(batch)
     assert set(found) == {"t.discrepancies/9", "t.matches/9", "t.checks/9"}
     for results in found.values():
-        assert (results[-1].key, results[-1].headers) == (b"progress", [("kind", b"progress")])
-        assert msgspec.json.decode(results[-1].value, type=Progress).log == PLACE
+        key, value, headers = results[-1]
+        assert (key, headers) == (b"progress", [("kind", b"progress")])
+        assert msgspec.json.decode(value, type=Progress).log == PLACE
     assert len(found["t.discrepancies/9"]) == 2
 
 
@@ -73,5 +74,5 @@ def test_a_sampled_leg_passes_its_trace_on_to_its_groups_discrepancy_only():
     key = group_key("acme", "billing.payments", ("p1",))
     changes = Changes(discrepancies=[discrepancy(), discrepancy(id="d2", key="p2")])
     first, second = routed(Batch(9, 6, 2, changes, contexts={key: TRACE}))["t.discrepancies/9"]
-    assert TRACE[0] in first.headers
-    assert TRACE[0] not in second.headers
+    assert TRACE[0] in first[2]
+    assert TRACE[0] not in second[2]
