@@ -50,9 +50,14 @@ _GROUP_ITEMS = """
 SELECT id::text, group_id::text, revision, log_offset, status, live, discrepancies = '[]' AS quiet, sides::text, reopened_offset
 FROM items WHERE group_id = ANY($1::uuid[])"""
 
+_HOLDER = "r.record_id::text, r.group_id::text, r.live, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time"
+_HOLDERS = f"""
+SELECT {_HOLDER} FROM unnest($1::uuid[]) AS n(record_id)
+CROSS JOIN LATERAL (SELECT * FROM item_records r WHERE r.record_id = n.record_id ORDER BY r.item_id LIMIT $2) r
+JOIN items i ON i.id = r.item_id"""  # noqa: S608 - constants
 # Of the groups that are not asked for by name, two live and one not are enough. So many more rows than groups are asked
 # for hold at least as many others, and rows stay in proportion to what was asked.
-_HOLDERS = """
+_HOLDERS_AMONG = f"""
 WITH asked AS (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) AS a(record_id, group_id)),
 names AS (SELECT record_id, count(*) AS groups FROM asked GROUP BY record_id),
 found AS (
@@ -64,8 +69,7 @@ found AS (
     SELECT q.* FROM names n CROSS JOIN LATERAL (
         SELECT * FROM item_records r WHERE r.record_id = n.record_id AND NOT r.live ORDER BY r.item_id LIMIT n.groups + 1) q
 )
-SELECT f.record_id::text, f.group_id::text, f.live, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time
-FROM found f JOIN items i ON i.id = f.item_id ORDER BY f.record_id, f.item_id"""
+SELECT {_HOLDER} FROM found r JOIN items i ON i.id = r.item_id ORDER BY r.record_id, r.item_id"""  # noqa: S608 - constants
 
 _DISCREPANCIES = """
 SELECT id::text, revision, state, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate, expected, actual,
@@ -223,12 +227,12 @@ class PostgresSinkTransaction:
             groups.setdefault(row["group_id"], []).append(_stored_item(row))
         return groups
 
-    async def holders(self, places: Collection[tuple[str, str]]) -> dict[str, list[Holding]]:
-        holders: dict[str, list[Holding]] = {}
+    async def holders(self, record_ids: Collection[str], limit: int) -> dict[str, list[Holding]]:
+        return _holdings(await self._driver.fetch(_HOLDERS, list(record_ids), limit))
+
+    async def holders_among(self, places: Collection[tuple[str, str]]) -> dict[str, list[Holding]]:
         asked = ([record for record, _ in places], [group for _, group in places])
-        for row in await self._driver.fetch(_HOLDERS, *asked):
-            holders.setdefault(row["record_id"], []).append(Holding(holder=_holder(row), live=row["live"]))
-        return holders
+        return _holdings(await self._driver.fetch(_HOLDERS_AMONG, *asked))
 
     async def discrepancies(self, ids: Collection[str]) -> dict[str, Discrepancy]:
         return {row["id"]: discrepancy_of(row) for row in await self._driver.fetch(_DISCREPANCIES, list(ids))}
@@ -350,6 +354,13 @@ def _stored_item(row: Row) -> StoredItem:
         sides=read_item_sides(row["sides"]),
         reopened_offset=row["reopened_offset"],
     )
+
+
+def _holdings(rows: Iterable[Row]) -> dict[str, list[Holding]]:
+    holdings: dict[str, list[Holding]] = {}
+    for row in rows:
+        holdings.setdefault(row["record_id"], []).append(Holding(holder=_holder(row), live=row["live"]))
+    return holdings
 
 
 def _holder(row: Row) -> Holder:

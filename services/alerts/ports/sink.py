@@ -152,7 +152,10 @@ class SinkTransaction(Protocol):
 
     async def group_items(self, group_ids: Collection[str]) -> dict[str, list[StoredItem]]: ...
 
-    async def holders(self, places: Collection[tuple[str, str]]) -> dict[str, list[Holding]]:
+    async def holders(self, record_ids: Collection[str], limit: int) -> dict[str, list[Holding]]:
+        """Return, by record id, at most `limit` of the groups that hold the record."""
+
+    async def holders_among(self, places: Collection[tuple[str, str]]) -> dict[str, list[Holding]]:
         """Return, by record id, which of `places` (record and group) hold their record, and examples of other groups.
 
         Of the others any two where the record is live, and any one where it is not: a record that thousands of groups

@@ -26,6 +26,9 @@ from services.alerts.ports.sink import (
 from shared.contracts.inbox import WithdrawRequested
 from shared.contracts.item import Item
 
+HOLDERS_MAX = 8
+"""Groups of one record that are read whole; where more hold it, those that matter are asked for."""
+
 
 async def store(sink: SinkStore, batch: Batch, now: datetime) -> None:
     """Store `batch` and move its places on.
@@ -165,7 +168,7 @@ async def _absorb_moves(
     steps = [step for change in changes for step in _steps(change)]
     if not steps:
         return []
-    turns = _turns(steps, await transaction.holders(_places_asked(steps)), writes)
+    turns = _turns(steps, await _holdings(transaction, steps), writes)
     if not turns:
         return []
     standings = await transaction.standings(set(turns))
@@ -212,6 +215,15 @@ def _steps(change: _Change) -> list[_Step]:
         for name, placed in after.items()
         if name not in before or before[name].live != placed.live
     ]
+
+
+async def _holdings(transaction: SinkTransaction, steps: Sequence[_Step]) -> dict[str, list[Holding]]:
+    """Return what has to be known of the groups that hold the steps' records: of nearly every record, all of them."""
+    holdings = await transaction.holders({step.record_id for step in steps}, HOLDERS_MAX + 1)
+    crowded = [step for step in steps if len(holdings.get(step.record_id, ())) > HOLDERS_MAX]
+    if crowded:
+        holdings |= await transaction.holders_among(_places_asked(crowded))
+    return holdings
 
 
 def _places_asked(steps: Sequence[_Step]) -> set[tuple[str, str]]:

@@ -388,8 +388,27 @@ async def test_of_a_record_that_thousands_of_keys_hold_only_a_few_are_read(sink:
     assert len(await sink.rows("SELECT id FROM discrepancies")) == 1
     record_id = (await sink.rows("SELECT record_id::text FROM item_records LIMIT 1"))[0]["record_id"]
     async with sink.store.transaction([]) as transaction:
-        found = await transaction.holders({(record_id, uid("nowhere")), (record_id, uid("nor here"))})
+        found = await transaction.holders_among({(record_id, uid("nowhere")), (record_id, uid("nor here"))})
+        first = await transaction.holders({record_id}, 9)
     assert 2 <= len(found[record_id]) <= 4
+    assert len(first[record_id]) == 9
+
+
+@pytest.mark.parametrize("live", [0, 1])
+async def test_a_record_that_many_keys_hold_is_withdrawn_and_named_as_any_other(sink: Sink, live: int):
+    """Where not all groups are read: the keyless one is asked for, in either order, and the last two are told apart."""
+    many = [held(f"i{n}", f"k{n}", offset=10 + n, live=live) for n in range(20)]
+    await sink.take(*many[:10])
+    await sink.take(held("a", KEYLESS, offset=100))
+    assert await requests(sink) == [REQUEST]
+    for one in many[10:]:
+        await sink.take(one)
+        assert await requests(sink) == [REQUEST]
+    states = []
+    for n in range(20):
+        await sink.take(held(f"i{n}", f"k{n}", offset=200 + n, revision=2, live=0))
+        states += [row["state"] for row in await sink.rows("SELECT state FROM discrepancies")]
+    assert states == (["raised"] * 18 + ["resolved"] * 2 if live else [])
 
 
 KEYLESS = "record:ledger/pay_7"
