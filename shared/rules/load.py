@@ -1,5 +1,6 @@
 """Read rules files: YAML in, validated model out; errors name file, rule, field and what is allowed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,17 @@ def validate_rules(document: Any, name: str = "rules") -> RuleFile:
     try:
         return RuleFile.model_validate(document)
     except ValidationError as error:
-        raise RulesInvalid([_problem(name, document, detail) for detail in error.errors()]) from None
+        raise RulesInvalid([_problem(name, document, detail) for detail in _told(error.errors())]) from None
+
+
+def _told(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out what only says that the value is not of a field's other form (a mapping instead of a text)."""
+    branches = Counter(detail["loc"][:-1] for detail in details)
+    return [
+        detail
+        for detail in details
+        if detail["type"] not in {"dict_type", "model_type"} or branches[detail["loc"][:-1]] == 1
+    ]
 
 
 def _problem(name: str, document: dict[str, Any], detail: ErrorDetails) -> str:
