@@ -4,7 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-OPTIONS = ("--universal", "--generate-hashes", "--no-header", "--no-emit-index-url", "--quiet", "--python-version", "3.11")
+OPTIONS = (
+    "--universal",
+    "--generate-hashes",
+    "--no-header",
+    "--no-emit-index-url",
+    "--quiet",
+    "--python-version",
+    "3.11",
+)
 LOCKS: dict[str, tuple[str, ...]] = {
     "dev": ("--all-extras", "--group", "dev"),
     "ingest": ("--extra", "ingest"),
