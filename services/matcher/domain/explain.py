@@ -39,8 +39,8 @@ def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
         case "StatusMismatch":
             one, other = finding.records
             return (
-                f"{_title(_who(one))} has status {finding.expected!r}, but {_who(other)} of {_money(other)} "
-                f"has status {finding.actual!r}."
+                f"{_title(_who(one))}{_of_money(one)} has status {finding.expected!r}, but {_who(other)}"
+                f"{_of_money(other)} has status {finding.actual!r}."
             )
         case "DuplicateChargeSuspected":
             return _duplicate(finding)
@@ -108,6 +108,10 @@ def _money(record: Record) -> str:
     if record.amount is None:
         return "no amount"
     return f"{format_amount(Decimal(record.amount), record.currency)} {record.currency or ''}".strip()
+
+
+def _of_money(record: Record) -> str:
+    return "" if record.amount is None else f" of {_money(record)}"
 
 
 def _records(records: Sequence[Record]) -> str:
