@@ -25,15 +25,15 @@ class MatcherSettings(ServiceSettings):
     """A process that is silent for longer loses its partitions to its peers."""
     commit_interval_ms: int = Field(default=20, ge=1, le=10_000)
     """Shortest time from a change to its transaction: what a lone discrepancy waits."""
-    commit_interval_loaded_ms: int = Field(default=250, ge=1, le=10_000)
+    commit_interval_loaded_ms: int = Field(default=500, ge=1, le=10_000)
     """The same while a partition lags: larger transactions cost less per record."""
     commits_per_second_max: int = Field(default=200, ge=1, le=10_000)
     """Of this process. A transaction costs about 2 ms of CPU here and at the broker, however small it is."""
     compression: Literal["none", "snappy", "zstd", "gzip"] = "snappy"
     """Of results and state: snappy makes them a sixth for 0.2 us a record, less than sending the rest would take. (The
     client offers lz4 only at a level that takes ten times as long.)"""
-    snapshot_threshold_bytes: int = Field(default=8 * MEBIBYTE, ge=1)
-    """Changes since the last snapshot below this are not worth a new one: a restore reads them in a second."""
+    snapshot_threshold_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
+    """Changes since the last snapshot below this are not worth a new one: a restore reads them in about a second."""
     snapshot_chunk_bytes: int = Field(default=512 * 1024, ge=1)
     """Of a snapshot per transaction: about 10 ms of work."""
     state_bytes_max: int = Field(default=4 * GIBIBYTE, ge=1)

@@ -49,8 +49,8 @@ def expected() -> Counter[tuple[str, int, bytes]]:
         partition = Partition(number, Core(number), Policy(1 << 40, 1 << 20, 1.0), 0)
         partition.apply(log)
         batch = partition.collect(0.0)
-        found.update(("matches", number, bytes(result.value)) for result in item_results(batch))
-        found.update(("discrepancies", number, bytes(result.value)) for result in discrepancy_results(batch))
+        found.update(("matches", number, bytes(result[1])) for result in item_results(batch))
+        found.update(("discrepancies", number, bytes(result[1])) for result in discrepancy_results(batch))
     return found
 
 
