@@ -98,6 +98,7 @@ def bench_latency(
 
 def bench_sink(
     rows: Annotated[int, typer.Option(min=1_000, help="Prepared items and discrepancies.")] = 100_000,
+    discrepant_percent: Annotated[int, typer.Option(min=0, max=100, help="Items with a discrepancy.")] = 2,
     as_json: JSON = False,
 ) -> None:
     """Store prepared results in PostgreSQL with one sink; the limit is a pass-through on Kafka alone.
@@ -107,4 +108,4 @@ def bench_sink(
     from tieout.bench.harness import show
     from tieout.bench.sink import bench
 
-    show(asyncio.run(bench(rows)), as_json=as_json)
+    show(asyncio.run(bench(rows, discrepant_percent)), as_json=as_json)
