@@ -1,20 +1,25 @@
-"""The executable cases of `tests/cases/match.yaml`, read once and laid over their defaults.
+"""The executable cases of `tests/cases/*.yaml`, read once and laid over their defaults.
 
-The header comment of that file is the contract; this module is its only reader, so the model and the product
-are judged on the same events.
+The header comments of the files are the contract; this module is their only reader, so the models and the product
+are judged on the same events. `match` says what is expected as a list of discrepancies (`load_match_cases`), the
+other kinds as a mapping (`load_kind_cases`).
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 MATCH_CASES = Path(__file__).parent.parent / "cases" / "match.yaml"
 EXTRA_MATCH_CASES = MATCH_CASES.with_name("extra_match.yaml")
 """Cases of what the first file leaves open; docs/rules.md gives the readings in words."""
+
+Kind = Literal["balance", "zero_sum", "invariant"]
+KINDS: tuple[Kind, ...] = ("balance", "zero_sum", "invariant")
 
 _PLACEHOLDER = re.compile(r"<id of (\w+)>")
 
@@ -35,6 +40,58 @@ class Case:
     refused: int
     matches: int | None
     """Groups that stand as matched at the end; None: not looked at."""
+
+
+@dataclass(frozen=True)
+class KindCase:
+    """One case of `balance`, `zero_sum` or `invariant`: one rule, and what must be known at `until`."""
+
+    name: str
+    rule: dict[str, Any]
+    """A whole rule, in the words of a rules file."""
+    events: list[dict[str, Any]]
+    """Fields of the public contract plus `received_at`, in arrival order."""
+    until: str
+    discrepancies: list[dict[str, Any]]
+    """The last revision of every discrepancy ever raised; only the fields written here are compared."""
+    checks: list[dict[str, Any]] | None
+    """The last verdict of every reading; None: not looked at."""
+    usage: list[dict[str, Any]] | None
+    """Every period of every counter that resets; None: not looked at."""
+    dead_letters: list[dict[str, str]]
+    """`{id, reason}` of each."""
+    refused: list[str]
+    """Ids of events that the public contract does not accept."""
+
+
+def kind_files(kind: Kind) -> list[Path]:
+    """The cases of a kind, and those of what its first file leaves open."""
+    return [MATCH_CASES.with_name(f"{kind}.yaml"), MATCH_CASES.with_name(f"extra_{kind}.yaml")]
+
+
+def load_kind_cases(kind: Kind) -> list[KindCase]:
+    cases = []
+    for path in kind_files(kind):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        defaults = document["defaults"]
+        cases += [_kind_case(raw, defaults["rule"], defaults["event"]) for raw in document["cases"]]
+    return cases
+
+
+def kind_complaints(
+    case: KindCase,
+    discrepancies: list[dict[str, Any]],
+    checks: list[dict[str, Any]],
+    usage: list[dict[str, Any]],
+    dead_letters: list[dict[str, Any]],
+) -> list[str]:
+    """Where the answers of a run are not those of the case: one sentence each, none when they agree."""
+    complaints = differences(case.discrepancies, discrepancies)
+    if case.checks is not None:
+        complaints += differences(_with_instants(case.checks), _with_instants(checks))
+    if case.usage is not None:
+        complaints += differences(case.usage, usage)
+    return complaints + differences(list(case.dead_letters), dead_letters)
 
 
 def load_match_cases(path: Path = MATCH_CASES) -> list[Case]:
@@ -105,3 +162,33 @@ def _event(fields: dict[str, Any], place: int, defaults: dict[str, Any]) -> dict
         first_reference = next(iter((event.get("refs") or {}).values()), "")
         event["record"] = f"{event['source']}-{first_reference}"
     return {field: value for field, value in event.items() if value is not None}
+
+
+def _kind_case(raw: dict[str, Any], rule_defaults: dict[str, Any], event_defaults: dict[str, Any]) -> KindCase:
+    expect = raw["expect"]
+    return KindCase(
+        name=raw["name"],
+        rule={**rule_defaults, **raw["rule"]},
+        events=[_kind_event(fields, event_defaults) for fields in raw["events"]],
+        until=raw["until"],
+        discrepancies=expect.get("discrepancies", []),
+        checks=expect.get("checks"),
+        usage=expect.get("usage"),
+        dead_letters=expect.get("dead_letters", []),
+        refused=expect.get("refused", []),
+    )
+
+
+def _kind_event(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    event = {**defaults, **fields}
+    event.setdefault("received_at", event["occurred_at"])
+    return {field: value for field, value in event.items() if value is not None}
+
+
+def _with_instants(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same checks with `as_of` as a point in time, however it is written."""
+    return [one | {"as_of": _instant(one["as_of"])} if one.get("as_of") else one for one in checks]
+
+
+def _instant(time: str | datetime) -> datetime:
+    return time if isinstance(time, datetime) else datetime.fromisoformat(time)
