@@ -7,6 +7,7 @@ from services.matcher.domain.group import Group, Record
 from services.matcher.domain.judge import Finding
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.event import from_microseconds
+from shared.likeness import Money, likeness
 from shared.money import format_amount
 from shared.rules.match_rule import MatchRule
 
@@ -35,7 +36,10 @@ def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
             )
         case "CurrencyMismatch":
             one, other = finding.records
-            return f"{_title(_who(one))} is {_money(one)}, but {_who(other)} is {_money(other)}: the currencies differ."
+            return (
+                f"{_title(_who(one))} is {_money(one)}, but {_who(other)} is {_money(other)}: the currencies differ"
+                f"{_likely(one, other)}."
+            )
         case "StatusMismatch":
             one, other = finding.records
             return (
@@ -70,14 +74,40 @@ def _amount(group: Group, rule: MatchRule, finding: Finding) -> str:
     if not rule.sums:
         return (
             f"{_title(_who(other[0]))} says {finding.actual} {finding.currency or ''}, {_who(one[0])} says "
-            f"{finding.expected}: {by} {more} than expected{after}."
+            f"{finding.expected}: {by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
         )
     reference = rule.sides[one[0].side].name if one else rule.sides[0].name
     return (
         f"{_title(rule.sides[finding.side].name)} has {_records(other)} adding up to {finding.actual} "
         f"{finding.currency or ''}, {reference} has {_records(one)} adding up to {finding.expected}: "
-        f"{by} {more} than expected{after}."
+        f"{by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
     )
+
+
+def _likely(one: Record, other: Record) -> str:
+    """A clause about the likely cause where two records' money tells one."""
+    if one.amount is None or other.amount is None:
+        return ""
+    return _clause(
+        Money(Decimal(one.amount), one.currency, from_microseconds(one.occurred_at)),
+        Money(Decimal(other.amount), other.currency, from_microseconds(other.occurred_at)),
+    )
+
+
+def _likely_amounts(finding: Finding, one: Sequence[Record], other: Sequence[Record]) -> str:
+    """The same for two amounts as they were compared: with adjustments, or sums; only single records have a day."""
+    assert finding.expected is not None
+    assert finding.actual is not None
+    times = [from_microseconds(records[0].occurred_at) if len(records) == 1 else None for records in (one, other)]
+    return _clause(
+        Money(Decimal(finding.expected), finding.currency, times[0]),
+        Money(Decimal(finding.actual), finding.currency, times[1]),
+    )
+
+
+def _clause(expected: Money, actual: Money) -> str:
+    likely = likeness(expected, actual)
+    return f"; {likely.part}" if likely else ""
 
 
 def _missing(rule: MatchRule, finding: Finding, name: str) -> str:

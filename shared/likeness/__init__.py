@@ -1,0 +1,29 @@
+"""Likeness: why two amounts or two references that differ may still be the same money. Pure, exact, deterministic.
+
+A likeness never changes a verdict: it is a hint for people, said as such.
+"""
+
+from shared.likeness.amounts import (
+    KINDS,
+    Kind,
+    Likeness,
+    Money,
+    like_amounts,
+    likeness,
+    plausible_amounts,
+)
+from shared.likeness.references import ReferenceKind, ReferenceLikeness, reference_likeness, signature
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Likeness",
+    "Money",
+    "ReferenceKind",
+    "ReferenceLikeness",
+    "like_amounts",
+    "likeness",
+    "plausible_amounts",
+    "reference_likeness",
+    "signature",
+]
