@@ -16,8 +16,9 @@ Headers = Sequence[tuple[str, bytes]]
 class Core(Protocol):
     """The pure matcher of one partition: a function of the records applied, nothing else."""
 
-    log_time: int
-    """Milliseconds; -1 while unknown."""
+    @property
+    def log_time(self) -> int:
+        """Milliseconds; -1 while unknown."""
 
     @property
     def open_items(self) -> int: ...

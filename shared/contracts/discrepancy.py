@@ -31,6 +31,8 @@ MatchType = Literal[
     "DuplicateChargeSuspected",
     "RecordMoved",
 ]
+CheckResult = Literal["passed", "failed", "opening", "stale", "skipped", "error", "usage"]
+"""`usage`: a closing reading, which completes its period and is not judged."""
 RECORDS_SHOWN_MAX = 20
 """Records listed per side of a sum; `count` says how many there are."""
 
@@ -101,6 +103,13 @@ class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool
     explanation: str
     log: LogPosition
+    reason: str | None = None
+    """Which of a type's causes it is, e.g. `incomplete` or `unbalanced`."""
+    explained: str | None = None
+    """Of a drift: the part that movements dated after the reading explain."""
+    unexplained: str | None = None
+    shadow: bool = False
+    """From a rule that only watches: nobody is alerted, no report counts it."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
@@ -113,17 +122,32 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `checks`: a verdict on a reading (balance, zero sum, invariant)."""
+    """Topic `checks`: a verdict on a reading (balance, zero sum, invariant). Kafka key: the account or group key."""
 
     org: str
     rule: str
     pack: str
     key: Key
-    code: str
-    result: Literal["passed", "failed", "opening", "stale", "partial", "skipped", "error"]
+    code: str | None
+    """Which check of the rule; null where the rule has but one, or where the reading as a whole is spoken of."""
+    result: CheckResult
     currency: str | None
     as_of: datetime
     expected: str | None
     actual: str | None
     difference: str | None
     log: LogPosition
+    reason: str | None = None
+    """Why it is in error, or which of the causes failed it."""
+    explained: str | None = None
+    unexplained: str | None = None
+    entries: int | None = None
+    """Zero sum: live entries of the transaction."""
+    of: int | None = None
+    """Zero sum: entries stated; null where none is."""
+    period: str | None = None
+    """Counters that reset: the period that `usage` is of, e.g. `2026-11`."""
+    usage: str | None = None
+    partial: bool | None = None
+    """The period has no closing reading yet."""
+    shadow: bool = False

@@ -42,7 +42,7 @@ class ItemDiscrepancy(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome of one group, as of `at`."""
 
     id: str
@@ -62,3 +62,5 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     live: bool
     """Has a live leg; an item without one and without a discrepancy is in no figure."""
     log: LogPosition
+    shadow: bool = False
+    """From a rule that only watches: in no report."""

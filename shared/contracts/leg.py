@@ -42,6 +42,8 @@ class Leg(msgspec.Struct, array_like=True, tag=0, gc=False):
     status: str | None = None
     adjusts: str | None = None
     """For an adjustment: the id of the discrepancy it refers to."""
+    values: dict[str, str] | None = None
+    """What else the rule's kind reads of the event, by the rule's own names; exact decimals as text."""
 
 
 class Tick(msgspec.Struct, array_like=True, tag=1, gc=False):

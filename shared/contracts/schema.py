@@ -33,7 +33,9 @@ from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
 from shared.contracts.webhook import DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
-from shared.rules.model import Compare, CompareAmount, MatchRuleModel, RuleFile, Selector
+from shared.rules.match_rule import Compare, CompareAmount, MatchRuleModel
+from shared.rules.model import RuleFile
+from shared.rules.parts import Selector
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCS = Path(__file__).resolve().parents[2] / "docs"

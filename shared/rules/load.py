@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import UsageError
-from shared.rules.model import RuleFile
+from shared.rules.model import KIND_TAGS, KINDS, RuleFile
 
 SIZE_MAX_BYTES = 4_000_000
 """A rules file larger than this is not one."""
@@ -94,6 +94,10 @@ def _problem(name: str, document: dict[str, Any], detail: ErrorDetails) -> str:
         rule_name = given.get("name") if isinstance(given, dict) else None
         rule = f" rule {rule_name or f'number {place[1] + 1}'}:"
         place = place[2:]
+        if place and place[0] in KIND_TAGS:
+            place = place[1:]
+    if detail["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        place.append("kind")
     field = ".".join(str(part) for part in place if not _is_branch(part))
     return f"{name}:{rule}{' ' + field + ':' if field else ''} {_words(detail)}"
 
@@ -110,6 +114,9 @@ _MODELS = {"SignBy", "SeverityAbove", "str"}
 
 def _words(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        given = detail["input"].get("kind") if isinstance(detail["input"], dict) else detail["input"]
+        return f"must be one of {', '.join(KINDS)} (got {given!r})"
     if detail["type"] == "extra_forbidden":
         return "is not a field of this format; remove it or check its spelling"
     if detail["type"] == "missing":

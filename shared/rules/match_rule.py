@@ -1,47 +1,130 @@
-"""A compiled `match` rule: what the matcher judges by. Built from the specification that travels in the log."""
+"""Kind `match` with a key: the rule as written, and compiled to what the matcher judges by."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from hashlib import sha256
+from typing import Any, ClassVar, Literal, Self, get_args
 
-import msgspec
+from pydantic import Field, StrictStr, model_validator
 
-from shared.contracts.discrepancy import Severity
-from shared.contracts.leg import RuleRecord
+from shared.contracts.discrepancy import MatchType
 from shared.money import EXACT, parse_amount
 from shared.rules.duration import Duration, parse_duration
-from shared.rules.model import MatchRuleModel, SeverityAbove, SeverityMap, specification
+from shared.rules.generation import generation_of
+from shared.rules.parts import (
+    DecimalText,
+    DurationText,
+    KeyFields,
+    RuleModel,
+    Selector,
+    SideName,
+    Strict,
+    check_durations,
+)
+from shared.rules.severity import SeverityOf, severity_of
 
 NOT_LIVE = frozenset({"created", "pending", "authorized", "processing", "failed", "canceled", "voided", "expired"})
 NOT_LIVE_PREFIX = "requires_"
 STATUSES_KNOWN_MAX = 1000
 """Statuses remembered per side: producers choose them, so there is a bound."""
 
-_encode = msgspec.json.Encoder().encode  # keeps the order of sides: the first one is what is expected
+SIDES_MAX = 8
 
 
-def generation_of(org: str, pack: str, rule: MatchRuleModel) -> str:
-    """Return the generation: a short hash of org, pack and everything the rule says."""
-    return sha256(_encode([org, pack, specification(rule)])).hexdigest()[:16]
+class CompareAmount(Strict):
+    """Allowance: |actual - expected| <= the larger of `tolerance` and `percent` of |expected|, inclusive."""
+
+    tolerance: DecimalText = "0"
+    percent: DecimalText = "0"
 
 
-def rule_record(org: str, pack: str, rule: MatchRuleModel, version: int) -> RuleRecord:
-    """Return the control record that puts `rule` in force; `version` is the offset of its rule set in topic `rules`."""
-    text = _encode({"pack": pack, "rule": specification(rule)}).decode()
-    return RuleRecord(org, rule.name, generation_of(org, pack, rule), version, text)
+class CompareCurrency(Strict):
+    """Currencies must be equal."""
 
 
-def compile_record(record: RuleRecord) -> "MatchRule":
-    """Compile the rule of a control record that does not withdraw it."""
-    given = msgspec.json.decode(record.specification)
-    return compile_match(record.org, given["pack"], MatchRuleModel.model_validate(given["rule"]))
+class CompareStatus(Strict):
+    """Statuses must be equal after each side's map; an absent status is not compared."""
+
+    map: dict[SideName, dict[StrictStr, StrictStr]] = Field(default={})
 
 
-def shape_of(record: RuleRecord) -> str:
-    """Return what gives the sides and groups of a rule's legs their meaning: its sides in order, and its key."""
-    rule = msgspec.json.decode(record.specification)["rule"]
-    return _encode([list(rule["sides"]), rule["key"]]).decode()
+class Compare(Strict):
+    """What is compared; what is left out is not."""
+
+    amount: CompareAmount | None = None
+    currency: CompareCurrency | None = None
+    status: CompareStatus | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _present_means_compared(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: ({} if v is None else v) for k, v in value.items()}
+        return value
+
+
+class MatchRuleModel(RuleModel):
+    """A rule of kind `match` with a key: one group is one money movement."""
+
+    kind: Literal["match"]
+    sides: dict[SideName, Selector] = Field(min_length=2, max_length=SIDES_MAX)
+    key: KeyFields
+    compare: Compare = Compare(amount=CompareAmount(), currency=CompareCurrency())
+    deadline: DurationText | dict[SideName, DurationText] = "24h"
+    settle: DurationText = "0s"
+    keep: DurationText = "24h"
+    expire: DurationText = "90d"
+    cardinality: Literal["one_to_one", "one_to_many", "many_to_many"] = "one_to_one"
+    duplicates: list[SideName] | None = None
+    """Sides on which a second live record is suspected; all sides where it is left out. One-to-one rules only:
+    the sums of the others show an extra record."""
+
+    @property
+    def discrepancy_types(self) -> tuple[str, ...]:
+        """Types of discrepancy that the rule can raise."""
+        return get_args(MatchType)
+
+    @property
+    def selectors(self) -> dict[str, Selector]:
+        """Its sides, in their order."""
+        return self.sides
+
+    @property
+    def grouped_by(self) -> list[str]:
+        """Its match key."""
+        return self.key
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What may not change under one name."""
+        return {**super().fixed, "cardinality": self.cardinality}
+
+    @model_validator(mode="after")
+    def _sides_exist(self) -> Self:
+        known = ", ".join(self.sides)
+        named = {"duplicates": self.duplicates or []}
+        if isinstance(self.deadline, dict):
+            named["deadline"] = list(self.deadline)
+            missing = [side for side in self.sides if side not in self.deadline]
+            if missing:
+                msg = f"deadline: names no time for {', '.join(missing)}; give one per side or a single one"
+                raise ValueError(msg)
+        if self.compare.status:
+            named["compare.status.map"] = list(self.compare.status.map)
+        for where, sides in named.items():
+            for side in sides:
+                if side not in self.sides:
+                    msg = f"{where}: {side!r} is no side of this rule (sides: {known})"
+                    raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        check_durations(self, "settle", "keep", "expire")
+        selectors = [(s.source, tuple(s.type)) for s in self.sides.values()]
+        if len(set(selectors)) < len(selectors):
+            msg = "sides: two sides select the same source and types, so every record would stand on both"
+            raise ValueError(msg)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +182,14 @@ class MatchRule:
     settle_ms: int
     keep_ms: int
     expire_ms: int
-    severity_of: Callable[[str, Decimal | None, str | None], Severity]
-    """Severity of (type, difference, currency)."""
+    severity_of: SeverityOf
+    shadow: bool = False
+    kind: ClassVar[str] = "match"
 
     @property
     def pairs(self) -> bool:
         """Two sides with one record each: the common kind, which the matcher settles without a verdict."""
-        return len(self.sides) == 2 and not self.sums
+        return len(self.sides) == 2 and not self.sums and not self.shadow
 
     def allowance(self, expected: Decimal) -> Decimal:
         """Return how far the actual amount may be from `expected`, inclusive."""
@@ -147,34 +231,6 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
         settle_ms=parse_duration(model.settle).milliseconds,
         keep_ms=parse_duration(model.keep).milliseconds,
         expire_ms=parse_duration(model.expire).milliseconds,
-        severity_of=_severity(model.severity),
+        severity_of=severity_of(model.severity),
+        shadow=model.shadow,
     )
-
-
-def _severity(model: SeverityMap) -> Callable[[str, Decimal | None, str | None], Severity]:
-    fixed: dict[str, Severity] = {}
-    steps: dict[str, dict[str, list[tuple[Decimal, Severity]]]] = {}
-    for kind, value in model.types.items():
-        if isinstance(value, SeverityAbove):
-            steps[kind] = {
-                currency: sorted(
-                    ((parse_amount(t), s) for t, s in table.items()), key=lambda step: step[0], reverse=True
-                )
-                for currency, table in value.above.items()
-            }
-        else:
-            fixed[kind] = value
-    default = model.default
-
-    def severity_of(kind: str, difference: Decimal | None, currency: str | None) -> Severity:
-        if kind in fixed:
-            return fixed[kind]
-        by_currency = steps.get(kind)
-        if by_currency is None or difference is None:
-            return default
-        for threshold, severity in by_currency.get(currency or "default", by_currency.get("default", [])):
-            if abs(difference) > threshold:
-                return severity
-        return default
-
-    return severity_of

@@ -5,9 +5,9 @@ from typing import Any
 
 from shared.contracts.event import Event, EventRefused, accept, convert_posted, milliseconds
 from shared.contracts.leg import LegRecord, Tick, Withdraw, keyless_group_key, read_group_key
+from shared.rules.compiled import rule_record
 from shared.rules.extract import Extractor
 from shared.rules.load import validate_rules
-from shared.rules.match_rule import rule_record
 from shared.rules.model import Rule
 from tieout.offline.engine import OfflineEngine
 

@@ -22,8 +22,8 @@ from shared.kafka.client import await_sent, producer
 from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import DEFAULT_INBOX_PARTITIONS, DEFAULT_PARTITIONS, Topics, apply_topics
+from shared.rules.generation import specification
 from shared.rules.load import load_rules
-from shared.rules.model import specification
 from shared.telemetry.health import Health
 from tieout.bench.harness import Result, own_kafka, pass_through, say
 

@@ -10,9 +10,10 @@ from shared.contracts.leg import Leg, Tick, encode_leg_record, group_key
 from shared.kafka.client import await_sent, producer
 from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
+from shared.rules.compiled import rule_record
+from shared.rules.generation import generation_of
 from shared.rules.load import load_rules
-from shared.rules.match_rule import generation_of, rule_record
-from shared.rules.model import MatchRuleModel
+from shared.rules.match_rule import MatchRuleModel
 
 ORG = "acme"
 PACK = "billing"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from shared.contracts.rule_set import RuleSetRecord
     from shared.kafka.settings import KafkaSettings
-    from shared.rules.model import Rule, RuleFile
+    from shared.rules.model import RuleFile
 
 CHECK_EXAMPLE = """Example:
 
@@ -22,9 +22,6 @@ APPLY_EXAMPLE = """Example:
 
     tieout rules apply shared/packs/billing/rules.yaml --org acme
 """
-
-FIXED = ("kind", "sides", "key", "cardinality")
-"""What may not change under one name: groups that are open were made by it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -74,7 +71,7 @@ async def apply_rules(kafka: "KafkaSettings", file: "RuleFile", org: str, applie
     from shared.kafka.client import producer, wait_for_kafka
     from shared.kafka.errors import KafkaAway
     from shared.kafka.topics import Topics
-    from shared.rules.model import specification
+    from shared.rules.generation import specification
 
     _check_org(org)
     await wait_for_kafka(kafka)
@@ -150,12 +147,12 @@ def _check_names(file: "RuleFile", org: str, others: "Sequence[RuleSetRecord]") 
 
 def _check_fixed(file: "RuleFile", before: "RuleSetRecord | None") -> None:
     from shared.errors import UsageError
-    from shared.rules.model import MatchRuleModel
+    from shared.rules.compiled import read_rule
 
-    former = {rule["name"]: MatchRuleModel.model_validate(rule) for rule in before.rules} if before else {}
+    former = {rule["name"]: read_rule(rule) for rule in before.rules} if before else {}
     for rule in file.rules:
         old = former.get(rule.name)
-        changed = [field for field in FIXED if old is not None and _fixed(old, field) != _fixed(rule, field)]
+        changed = [] if old is None else [field for field, value in rule.fixed.items() if old.fixed.get(field) != value]
         if changed:
             raise UsageError(
                 f"rule {rule.name}: {', '.join(changed)} may not change under one name, for open groups were made by "
@@ -163,14 +160,8 @@ def _check_fixed(file: "RuleFile", before: "RuleSetRecord | None") -> None:
             )
 
 
-def _fixed(rule: "Rule", field: str) -> object:
-    if field == "sides":
-        return [(name, side.source, side.type, side.sign) for name, side in rule.sides.items()]
-    return getattr(rule, field)
-
-
 def _changes(file: "RuleFile", before: "RuleSetRecord | None") -> list[str]:
-    from shared.rules.model import specification
+    from shared.rules.generation import specification
 
     former = {rule["name"]: rule for rule in before.rules} if before else {}
     lines: list[str] = []
@@ -193,12 +184,9 @@ def _show(file: "RuleFile", path: Path) -> None:
         (
             rule.name,
             rule.kind,
-            " = ".join(f"{name}({side.source}: {', '.join(side.type)})" for name, side in rule.sides.items()),
-            ", ".join(rule.key),
-            rule.deadline
-            if isinstance(rule.deadline, str)
-            else ", ".join(f"{s} {d}" for s, d in rule.deadline.items()),
-            rule.cardinality,
+            " = ".join(f"{name}({side.source}: {', '.join(side.type)})" for name, side in rule.selectors.items()),
+            ", ".join(rule.grouped_by),
+            ", ".join(f"{name} {value}" for name, value in rule.times.items()),
         )
         for rule in file.rules
     ]
@@ -206,7 +194,7 @@ def _show(file: "RuleFile", path: Path) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("rule", "kind", "sides", "key", "deadline", "cardinality")
+        table = Table("rule", "kind", "sides", "grouped by", "times")
         for row in rows:
             table.add_row(*row)
         Console().print(table)

@@ -6,13 +6,13 @@ import msgspec
 
 from services.matcher.domain.core import Core
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.discrepancy import Check, Discrepancy
 from shared.contracts.event import Event, from_milliseconds, milliseconds
 from shared.contracts.item import Item
 from shared.contracts.leg import Tick, Withdraw, keyless_group_key, read_group_key
 from shared.ids import dead_letter_id
+from shared.rules.compiled import rule_record
 from shared.rules.extract import Extracted, Extractor, Problem
-from shared.rules.match_rule import rule_record
 from shared.rules.model import Rule
 
 CONTROL = b""
@@ -27,6 +27,8 @@ class OfflineEngine:
         """Every revision, in the order they were published."""
         self.items: dict[str, Item] = {}
         """Each item's last revision, by id."""
+        self.checks: list[Check] = []
+        """Every verdict on a reading, in the order they were published; a later one of the same reading replaces it."""
         self.dead_letters: list[DeadLetter] = []
         self.not_reconciled: dict[tuple[str, str], int] = {}
         """Events that no rule selects, by source and type."""
@@ -105,6 +107,7 @@ class OfflineEngine:
     def _collect(self) -> None:
         changes = self._core.take()
         self.revisions += changes.discrepancies
+        self.checks += [check for _, check in changes.checks]
         self.dead_letters += changes.dead_letters
         for _, made in changes.items:
             item = made if isinstance(made, Item) else _decode_item(made)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from shared.contracts.leg import RuleRecord
 from shared.contracts.rule_set import RuleSetRecord
+from shared.rules.compiled import rule_record
 from shared.rules.extract import Extractor
 from shared.rules.load import validate_rules
-from shared.rules.match_rule import rule_record
-from shared.rules.model import Rule
+from shared.rules.parts import RuleModel
 
 
 @dataclass(frozen=True, slots=True)
 class _Pack:
     version: int
-    rules: Sequence[Rule]
+    rules: Sequence[RuleModel]
     withdrawn: tuple[str, ...]
 
 
@@ -36,7 +36,7 @@ class RuleBook:
         before = self._packs.get((org, pack))
         if before is not None and version <= before.version:
             return
-        rules: Sequence[Rule] = ()
+        rules: Sequence[RuleModel] = ()
         withdrawn: set[str] = set()
         if rule_set is not None:
             document = {"version": rule_set.version, "pack": rule_set.pack, "rules": rule_set.rules}

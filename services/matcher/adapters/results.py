@@ -65,6 +65,12 @@ def item_results(batch: Batch) -> Iterator[Result]:
         yield group, item if type(item) is bytes else encode_json(item), headers
 
 
+def check_results(batch: Batch) -> Iterator[Result]:
+    """Every verdict on a reading, keyed by what was read."""
+    for key, check in batch.changes.checks:
+        yield key, encode_json(check), _NO_HEADERS
+
+
 def dead_letter_results(batch: Batch) -> Iterator[Result]:
     """What could not be understood."""
     for letter in batch.changes.dead_letters:
@@ -92,7 +98,7 @@ class Routes:
             yield topics.discrepancies, number, chain(discrepancy_results(batch), progress_results(batch))
         if changes.items or told:
             yield topics.matches, number, chain(item_results(batch), progress_results(batch))
-        if told:
-            yield topics.checks, number, progress_results(batch)
+        if changes.checks or told:
+            yield topics.checks, number, chain(check_results(batch), progress_results(batch))
         if changes.dead_letters:
             yield topics.dead_letters, number % self._dead_letter_partitions, dead_letter_results(batch)

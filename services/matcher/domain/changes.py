@@ -3,7 +3,7 @@
 import msgspec
 
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.discrepancy import Check, Discrepancy
 from shared.contracts.item import Item
 
 
@@ -13,9 +13,11 @@ class Changes(msgspec.Struct):
     discrepancies: list[Discrepancy] = []
     items: list[tuple[bytes, Item | bytes]] = []
     """(group key, item); the item of a plain match comes already encoded as JSON."""
+    checks: list[tuple[bytes, Check]] = []
+    """(group key, verdict)."""
     dead_letters: list[DeadLetter] = []
     state: list[tuple[bytes, bytes]] = []
     """(key, packed value); an empty value: forgotten."""
 
     def __bool__(self) -> bool:
-        return bool(self.discrepancies or self.items or self.dead_letters or self.state)
+        return bool(self.discrepancies or self.items or self.checks or self.dead_letters or self.state)

@@ -1,4 +1,4 @@
-"""One partition of the matcher: applies leg records to groups, moves log time, fires timers.
+"""One partition of the matcher: puts leg records to the kinds of rules, moves log time, fires timers.
 
 A pure function of state and record: no clock, no I/O, no randomness. The same log gives the same bytes, however it is
 cut into batches and however often it is restored on the way.
@@ -9,53 +9,25 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from services.matcher.domain.changes import Changes
-from services.matcher.domain.group import (
-    MATCHED,
-    PENDING,
-    Group,
-    Held,
-    Record,
-    hold,
-    pack,
-    record_of,
-    supersede,
-    unpack,
-)
-from services.matcher.domain.judge import NOT_JUDGED, judge, statuses_differ
-from services.matcher.domain.revise import Moment, expire, item_status, make_item, next_due, revise
-from services.matcher.domain.settled import MatchWriter, RuleWords, is_printed
-from services.matcher.domain.timers import Timers
-from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import LogPosition, Resolution
-from shared.contracts.event import from_milliseconds
-from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw, read_group_key
-from shared.ids import canonical, dead_letter_id
-from shared.rules.match_rule import MatchRule, compile_record, shape_of
-
-UNKNOWN = -1
-"""Log time while an inbox partition has not been heard of."""
-
-CAUSES: dict[Held, Resolution] = {
-    "new record": "late_arrival",
-    "newer event": "corrected",
-    "older event": "corrected",
-    "stopped being live": "voided",
-    "superseding": "superseded",
-    "adjusting": "adjusted",
-}
-"""What a leg's effect on its group calls the discrepancies that it made untrue."""
+from services.matcher.domain.group import Group
+from services.matcher.domain.kinds import Kind
+from services.matcher.domain.match import Match, Pairs
+from services.matcher.domain.moment import UNKNOWN
+from services.matcher.domain.settled import MatchWriter
+from services.matcher.domain.state import OPEN_BYTES, Cell, State
+from shared.contracts.discrepancy import Resolution
+from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
+from shared.ids import canonical
+from shared.rules.compiled import CompiledRule, compile_record, shape_of
+from shared.rules.match_rule import MatchRule
 
 CLOCK_ENTRY = b"clock"
 RULE_ENTRY = b"rule "
-"""State entries beside groups; group keys are JSON arrays, so they cannot meet."""
+"""State entries beside cells; group keys are JSON arrays, so they cannot meet."""
 
-
-SETTLED_OVERHEAD_BYTES = 170
-"""What Python adds to a settled group: two bytes objects, its place in the dict and in the timers (measured)."""
-OPEN_BYTES = 1000
-"""What a group that waits takes in memory with its key, about (measured with one record; more add some 250 each)."""
-KEYLESS = ord("n")
-"""Where a group key has `null` instead of a key's quotation mark."""
+KINDS: dict[str, Callable[[State], Kind]] = {"match": Match}
+"""What does the work of each kind of rule. Each is listed with the class of its compiled rule in `shared.rules.compiled`."""
+CODECS = ()
 
 
 class UnknownGeneration(Exception):
@@ -84,33 +56,38 @@ class Core:
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
-        self.log_time = UNKNOWN
-        """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
-        self.settled_items = 0
-        self._settled_bytes = 0
         self._clock = _Clock(0, {})
-        self._groups: dict[bytes, Group | bytes] = {}
-        """Groups that wait for something as objects, settled ones packed."""
-        self._timers = Timers()
+        self._state = State(partition, CODECS)
+        self._kinds = {name: kind(self._state) for name, kind in KINDS.items()}
+        self._kind_of_cell: dict[type, Kind] = {
+            kind.codec.cell if kind.codec else Group: kind for kind in self._kinds.values()
+        }
         self._rule_states: dict[tuple[str, str], _RuleState] = {}
-        self._rules: dict[str, MatchRule | None] = {}
+        self._rules: dict[str, CompiledRule | None] = {}
         """The rule in force by every generation seen; None: withdrawn."""
-        self._pairs: dict[str, _Pairs] = {}
+        self._pairs: dict[str, Pairs] = {}
         """By every generation seen: the rule in force, where it makes pairs."""
         self._writer = MatchWriter(partition)
-        self._dirty: dict[bytes, Group | bytes | None] = {}
-        """What changed since the last take: a group, packed or not; b"": forgotten; None: an entry that is no group."""
-        self._changes = Changes()
+
+    @property
+    def log_time(self) -> int:
+        """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
+        return self._state.log_time
+
+    @property
+    def settled_items(self) -> int:
+        """Cells that wait for nothing but to be forgotten."""
+        return self._state.settled_items
 
     @property
     def open_items(self) -> int:
-        """Groups that wait for something or have something raised."""
-        return len(self._groups) - self.settled_items
+        """Cells that wait for something or have something raised."""
+        return len(self._state.cells) - self._state.settled_items
 
     @property
     def state_bytes(self) -> int:
-        """Memory that the groups take, about."""
-        return self._settled_bytes + self.open_items * OPEN_BYTES
+        """Memory that the cells take, about."""
+        return self._state.settled_bytes + self.open_items * OPEN_BYTES
 
     # ---- the log
 
@@ -124,7 +101,7 @@ class Core:
             if record.received_at > self._clock.times.get(record.inbox_partition, UNKNOWN):
                 self._advance(record.inbox_partition, record.received_at, offset)
             pairs = self._pairs.get(record.generation)
-            if pairs is None or not self._apply_pair(group, record, pairs, offset):
+            if pairs is None or not pairs.apply(group, record, offset):
                 self._apply_leg(group, record, offset)
             return
         self._apply_control(group, record, offset)
@@ -134,7 +111,7 @@ class Core:
             case Tick():
                 if record.partitions != self._clock.partitions:
                     self._clock.partitions = record.partitions
-                    self._dirty[CLOCK_ENTRY] = None
+                    self._state.dirty[CLOCK_ENTRY] = None
                 self._advance(record.inbox_partition, record.time, offset)
             case RuleRecord():
                 self._apply_rule(record, offset)
@@ -152,55 +129,33 @@ class Core:
         """Note the time of one inbox partition and fire what is due."""
         times = self._clock.times
         before = times.get(inbox_partition, UNKNOWN)
-        if time <= before and self.log_time != UNKNOWN:
+        state = self._state
+        if time <= before and state.log_time != UNKNOWN:
             return
         times[inbox_partition] = max(time, before)
-        self._dirty[CLOCK_ENTRY] = None
+        state.dirty[CLOCK_ENTRY] = None
         if len(times) < self._clock.partitions or not self._clock.partitions:
             return
-        if self.log_time != UNKNOWN and before > self.log_time:
+        if state.log_time != UNKNOWN and before > state.log_time:
             return
         log_time = min(times.values())
-        if log_time <= self.log_time:
+        if log_time <= state.log_time:
             return
-        self.log_time = self._clock.log_time = log_time
-        if self._timers.next_at < log_time:
-            for due, group in self._timers.due(log_time):
+        state.log_time = self._clock.log_time = log_time
+        if state.timers.next_at < log_time:
+            for due, group in state.timers.due(log_time):
                 self._fire(group, due, offset)
 
     def _fire(self, key: bytes, due: int, offset: int) -> None:
-        """Do what was due at `due`: it counts as having happened one millisecond later, whenever log time got there."""
-        group = self._group(key)
-        if group is None:
+        cell = self._state.get(key)
+        if cell is None:
             return
-        if group.due_at > due:
-            self._timers.set(group.due_at, key)
+        if cell.due_at > due:
+            self._state.timers.set(cell.due_at, key)
             return
-        rule = self._rules[group.generation]
-        assert rule is not None, "groups of withdrawn rules are gone"
-        moment = Moment(due + 1, due + 1, self._position(offset))
-        name = read_group_key(key)
-        verdict = judge(group, rule, name)
-        revisions = revise(group, rule, name, verdict, moment, "corrected")
-        is_open = any(raised.open for raised in group.raised or ())
-        if not revisions and is_open and group.touched_at + rule.expire_ms <= due:
-            self._changes.discrepancies += expire(group, rule, name, verdict, moment)
-            self._forget(key)
-            return
-        if not revisions and not is_open and not group.waits and group.touched_at + rule.keep_ms <= due:
-            self._forget(key)
-            return
-        if revisions:
-            self._changes.discrepancies += revisions
-            self._publish(key, group, rule, item_status(group, verdict), moment)
-        group.due_at = next_due(group, rule, verdict)
-        self._timers.set(group.due_at, key)
-        self._keep(key, group)
-
-    def _position(self, offset: int) -> LogPosition:
-        return LogPosition(partition=self.partition, offset=offset, time=from_milliseconds(max(self.log_time, 0)))
-
-    # ---- legs
+        rule = self._rules[cell.generation]
+        assert rule is not None, "cells of withdrawn rules are gone"
+        self._kinds[rule.kind].fire(key, cell, rule, due, offset)
 
     def _apply_leg(self, key: bytes, leg: Leg, offset: int) -> None:
         try:
@@ -208,139 +163,8 @@ class Core:
         except KeyError:
             msg = f"offset {offset}: leg {leg.id!r} was made by rule generation {leg.generation}, which the log never named"
             raise UnknownGeneration(msg) from None
-        if rule is None:
-            return
-        held = self._groups.get(key)
-        if held is None:
-            self._open(key, leg, rule, offset)
-            return
-        group = unpack(held) if type(held) is bytes else held
-        assert type(group) is Group
-        self._change(key, group, leg, rule, offset)
-
-    def _open(self, key: bytes, leg: Leg, rule: MatchRule, offset: int) -> None:
-        """Open a group with its first leg."""
-        group = Group(rule.generation, leg.id, leg.received_at, leg.received_at + rule.keep_ms, UNKNOWN, [])
-        self._change(key, group, leg, rule, offset)
-
-    def _apply_pair(self, key: bytes, leg: Leg, pairs: "_Pairs", offset: int) -> bool:  # noqa: PLR0911 - ways out
-        """Do the common case without a verdict; False: it is not that case, and nothing was done.
-
-        A first live leg waits: its other side is missing at the deadline. A second one, of the other side and equal to
-        the letter, settles the group.
-        """
-        side, received_at = leg.side, leg.received_at
-        if leg.adjusts is not None or leg.supersedes is not None or not pairs.lives[side](leg.status):
-            return False
-        held = self._groups.get(key)
-        if held is None:
-            if self.log_time > received_at:
-                return False
-            due_at = pairs.deadlines[1 - side](received_at)
-            self._dirty[key] = self._groups[key] = Group(
-                pairs.generation, leg.id, received_at, due_at, received_at, [record_of(leg)], waits=True
-            )
-            self._timers.set(due_at, key)
-            return True
-        if type(held) is bytes:
-            return False
-        group: Group = held  # type: ignore[assignment]  # bytes were sent away above
-        records = group.records
-        if (
-            len(records) != 1
-            or group.raised is not None
-            or group.item_revision
-            or group.adjustments is not None
-            or group.superseded is not None
-        ):
-            return False
-        one = records[0]
-        if one.side == side or one.source == leg.source or not pairs.agree(one, leg):
-            return False
-        words = pairs.words
-        if key[words.prefix_length] == KEYLESS:
-            return False
-        other = record_of(leg)
-        records.append(other)
-        first, second = (one, other) if side else (other, one)
-        self._changes.items.append(
-            (key, self._writer.write(words, key, group.opener, first, second, received_at, offset, self.log_time))
-        )
-        group.waits = False
-        group.since = None
-        group.touched_at = max(group.touched_at, received_at)
-        group.item_revision = 1
-        group.item_status = MATCHED
-        due_at = group.touched_at + pairs.keep_ms
-        if due_at < group.due_at:
-            self._timers.set(due_at, key)
-        group.due_at = due_at
-        packed = self._dirty[key] = self._groups[key] = pack(group)
-        self.settled_items += 1
-        self._settled_bytes += len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
-        return True
-
-    def _change(self, key: bytes, group: Group, leg: Leg, rule: MatchRule, offset: int) -> None:
-        """Hold a leg and judge the group again when that changed something."""
-        superseded_before = len(group.superseded or ())
-        effect = hold(group, leg, rule.sides[leg.side].is_live)
-        if effect == "id reused":
-            self._changes.dead_letters.append(self._id_reused(key, leg))
-            return
-        if effect == "no-op":
-            if len(group.superseded or ()) == superseded_before:
-                return
-            effect = "older event"
-        if group.armed_at == UNKNOWN and _is_live(group, rule):
-            group.armed_at = leg.received_at
-        self._judge(key, group, rule, offset, leg.received_at, CAUSES[effect], leg.received_at)
-
-    def _judge(
-        self,
-        key: bytes,
-        group: Group,
-        rule: MatchRule,
-        offset: int,
-        at: int,
-        cause: Resolution,
-        touched_at: int | None,
-    ) -> None:
-        """Judge the group, publish what changed, set its timer."""
-        if touched_at is not None:
-            group.touched_at = max(group.touched_at, touched_at)
-        name = read_group_key(key)
-        moment = Moment(self.log_time, at, self._position(offset))
-        verdict = judge(group, rule, name) if group.armed_at != UNKNOWN else NOT_JUDGED
-        revisions = revise(group, rule, name, verdict, moment, cause)
-        self._changes.discrepancies += revisions
-        status = item_status(group, verdict)
-        if status != PENDING or group.item_revision:
-            self._publish(key, group, rule, status, moment)
-        due = next_due(group, rule, verdict)
-        if due < group.due_at or key not in self._groups:
-            self._timers.set(due, key)
-        group.due_at = due
-        self._keep(key, group)
-
-    def _publish(self, key: bytes, group: Group, rule: MatchRule, status: int, moment: Moment) -> None:
-        self._changes.items.append((key, make_item(group, rule, read_group_key(key), status, moment)))
-
-    def _id_reused(self, key: bytes, leg: Leg) -> DeadLetter:
-        name = read_group_key(key)
-        return DeadLetter(
-            id=dead_letter_id("id reused", leg.inbox_partition, leg.inbox_offset, name.rule),
-            org=name.org,
-            source=leg.source,
-            reason="id reused",
-            detail=f"{leg.source} event {leg.id} came again with other content for key {', '.join(name.key)}; the first one counts",
-            hint="Give every notification an id of its own and send the correction again under a new id.",
-            rule=name.rule,
-            event=leg.id,
-            inbox_partition=leg.inbox_partition,
-            inbox_offset=leg.inbox_offset,
-            received_at=from_milliseconds(leg.received_at),
-            raw=b"",
-        )
+        if rule is not None:
+            self._kinds[rule.kind].apply(key, leg, rule, offset)
 
     # ---- control records
 
@@ -351,7 +175,7 @@ class Core:
         if state is not None and record.version < state.record.version:
             self._know(state, record)
             return
-        self._dirty[_rule_entry(name)] = None
+        self._state.dirty[_rule_entry(name)] = None
         if state is not None and state.record.specification == record.specification:
             state.record = record
             return
@@ -370,9 +194,13 @@ class Core:
         else:
             self._judge_rule_again(name, rule, offset)
 
-    def _enforce(self, rule: MatchRule | None, state: _RuleState) -> None:
+    def _enforce(self, rule: CompiledRule | None, state: _RuleState) -> None:
         self._rules |= dict.fromkeys(state.generations, rule) | dict.fromkeys(state.retired)
-        self._pairs = {generation: _Pairs(one) for generation, one in self._rules.items() if one and one.pairs}
+        self._pairs = {
+            generation: Pairs(one, self._state, self._writer)
+            for generation, one in self._rules.items()
+            if isinstance(one, MatchRule) and one.pairs
+        }
 
     def _know(self, state: _RuleState, record: RuleRecord) -> None:
         """Remember an older generation that a lagging normaliser still names."""
@@ -382,109 +210,58 @@ class Core:
         fits = shape_of(record) == state.shape
         (state.generations if fits else state.retired).append(generation)
         self._enforce(self._rules[state.record.generation], state)
-        self._dirty[_rule_entry((state.record.org, state.record.rule))] = None
+        self._state.dirty[_rule_entry((state.record.org, state.record.rule))] = None
 
-    def _judge_rule_again(self, name: tuple[str, str], rule: MatchRule, offset: int) -> None:
-        """Judge every group of a rule under its new generation, in place."""
+    def _judge_rule_again(self, name: tuple[str, str], rule: CompiledRule, offset: int) -> None:
+        """Judge every cell of a rule under its new generation, in place."""
+        kind = self._kinds[rule.kind]
         for key in self._keys_of(name):
-            group = self._group(key)
-            assert group is not None
-            group.generation = rule.generation
-            self._judge(key, group, rule, offset, max(self.log_time, 0), "rule_changed", None)
+            kind.rejudge(key, self._state.get(key), rule, offset)
 
-    def _keys_of(self, name: tuple[str, str]) -> list[bytes]:
-        prefix = canonical(name)[:-1] + b","
-        return sorted(key for key in self._groups if key.startswith(prefix))
+    def _keys_of(self, name: tuple[str, ...]) -> list[bytes]:
+        return self._state.keys_under(canonical(name)[:-1] + b",")
 
-    def _close_rule(self, name: tuple[str, str], old: MatchRule, cause: Resolution, offset: int) -> None:
-        """Resolve and forget the groups of a rule that is gone, or whose new sides and key they do not fit."""
-        moment = Moment(self.log_time, max(self.log_time, 0), self._position(offset))
+    def _close_rule(self, name: tuple[str, str], old: CompiledRule, cause: Resolution, offset: int) -> None:
+        """Resolve and forget the cells of a rule that is gone, or whose new sides and key they do not fit."""
+        kind = self._kinds[old.kind]
         for key in self._keys_of(name):
-            group = self._group(key)
-            assert group is not None
-            revisions = revise(group, old, read_group_key(key), NOT_JUDGED, moment, cause)
-            if revisions:
-                self._changes.discrepancies += revisions
-                self._publish(key, group, old, PENDING, moment)
-            self._forget(key)
+            kind.close(key, self._state.get(key), old, cause, offset)
+            self._state.forget(key)
+            kind.restored(key, None)
 
     def _apply_cut(self, record: Cut, offset: int) -> None:
-        """Publish the groups of an org that have said nothing yet: live money that waits for its other side."""
-        prefix = canonical([record.org])[:-1] + b","
-        moment = Moment(self.log_time, record.received_at, self._position(offset))
-        for key in sorted(k for k, held in self._groups.items() if type(held) is Group and k.startswith(prefix)):
-            group = self._groups[key]
-            assert type(group) is Group
-            rule = self._rules[group.generation]
-            assert rule is not None
-            if group.item_revision or group.armed_at == UNKNOWN:
+        """Publish the cells of an org that have said nothing yet."""
+        for key in self._keys_of((record.org,)):
+            held = self._state.cells[key]
+            if type(held) is bytes:
                 continue
-            self._publish(key, group, rule, PENDING, moment)
-            self._keep(key, group)
+            rule = self._rules[held.generation]  # type: ignore[union-attr]  # bytes were left out above
+            assert rule is not None
+            self._kinds[rule.kind].cut(key, held, rule, record, offset)
 
     def _apply_withdraw(self, key: bytes, record: Withdraw, offset: int) -> None:
-        """Take a record out of its keyless group for good: it came under a key of its own."""
-        group = self._group(key)
-        if group is None or not supersede(group, record.source, record.record):
+        cell = self._state.get(key)
+        if cell is None:
             return
-        rule = self._rules[group.generation]
+        rule = self._rules[cell.generation]
         assert rule is not None
-        self._judge(key, group, rule, offset, record.received_at, "superseded", record.received_at)
+        self._kinds[rule.kind].withdraw(key, cell, rule, record, offset)
 
     # ---- state
 
-    def _group(self, key: bytes) -> Group | None:
-        held = self._groups.get(key)
-        return unpack(held) if type(held) is bytes else held  # type: ignore[return-value]  # Group or None
-
-    def _keep(self, key: bytes, group: Group) -> None:
-        """Store a group: packed once it waits for nothing but `keep`, as an object while it waits for more."""
-        is_settled = not group.waits and not any(raised.open for raised in group.raised or ())
-        self._put(key, self._groups.get(key), pack(group) if is_settled else group)
-
-    def _put(self, key: bytes, before: Group | bytes | None, held: Group | bytes) -> None:
-        self._uncount(key, before)
-        if type(held) is bytes:
-            self.settled_items += 1
-            self._settled_bytes += len(key) + len(held) + SETTLED_OVERHEAD_BYTES
-        self._dirty[key] = self._groups[key] = held
-
-    def _uncount(self, key: bytes, held: Group | bytes | None) -> None:
-        if type(held) is bytes:
-            self.settled_items -= 1
-            self._settled_bytes -= len(key) + len(held) + SETTLED_OVERHEAD_BYTES
-
-    def _forget(self, key: bytes) -> None:
-        held = self._groups.pop(key, None)
-        if held is not None:
-            self._uncount(key, held)
-        self._dirty[key] = b""
-
     def take(self) -> Changes:
         """Return what happened since the last call, with the state entries that changed."""
-        changes = self._changes
-        if self._dirty:
-            changes.state = [
-                (key, held if type(held) is bytes else self._entry(key) if held is None else pack(held))  # type: ignore[arg-type]
-                for key, held in self._dirty.items()
-            ]
-            self._dirty = {}
-        self._changes = Changes()
-        return changes
+        return self._state.take(self._entry)
 
     def _entry(self, key: bytes) -> bytes:
-        held = self._groups.get(key)
-        if held is not None:
-            return held if type(held) is bytes else pack(held)  # type: ignore[arg-type]  # Group
+        """Return an entry that is no cell."""
         if key == CLOCK_ENTRY:
             return _encode(self._clock)
-        if key.startswith(RULE_ENTRY):
-            org, rule = _decode_names(key.removeprefix(RULE_ENTRY))
-            return _encode(self._rule_states[org, rule])
-        return b""
+        org, rule = _decode_names(key.removeprefix(RULE_ENTRY))
+        return _encode(self._rule_states[org, rule])
 
     def snapshot(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the whole state as entries, rules before groups.
+        """Yield the whole state as entries, rules before cells.
 
         Records may be applied between two steps: each entry is as it is when it is taken.
         """
@@ -492,67 +269,33 @@ class Core:
         for name in list(self._rule_states):
             entry = _rule_entry(name)
             yield entry, self._entry(entry)
-        for key in list(self._groups):
-            yield key, self._entry(key)
+        yield from self._state.packed()
 
     def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """Read state entries in the order they were written; an empty value forgets its key."""
         for key, value in entries:
             if key == CLOCK_ENTRY:
-                self._restore_clock(_decode_clock(value))
+                self._clock = _decode_clock(value)
+                self._state.log_time = self._clock.log_time
             elif key.startswith(RULE_ENTRY):
                 self._restore_rule(_decode_rule(value))
             else:
-                self._restore_group(key, value)
+                cell = self._state.restore(key, value, self._is_settled)
+                self._index(key, cell)
 
-    def _restore_clock(self, clock: _Clock) -> None:
-        self._clock = clock
-        self.log_time = clock.log_time
+    def _is_settled(self, cell: Cell) -> bool:
+        return self._kind_of_cell[type(cell)].is_settled(cell)
+
+    def _index(self, key: bytes, cell: Cell | None) -> None:
+        if cell is None:
+            for kind in self._kinds.values():
+                kind.restored(key, None)
+        else:
+            self._kind_of_cell[type(cell)].restored(key, cell)
 
     def _restore_rule(self, state: _RuleState) -> None:
         self._rule_states[state.record.org, state.record.rule] = state
         self._enforce(compile_record(state.record) if state.record.specification else None, state)
-
-    def _restore_group(self, key: bytes, value: bytes) -> None:
-        self._forget(key)
-        if value:
-            group = unpack(value)
-            self._timers.set(group.due_at, key)
-            self._keep(key, group)
-        self._dirty.pop(key, None)
-
-
-class _Pairs:
-    """What the common case needs of a rule with two sides and one record each."""
-
-    def __init__(self, rule: MatchRule) -> None:
-        self.generation = rule.generation
-        self.keep_ms = rule.keep_ms
-        self.lives = tuple(side.is_live for side in rule.sides)
-        self.deadlines = tuple(side.deadline.after for side in rule.sides)
-        self.words = RuleWords(rule)
-        self._sides = rule.sides
-        self._compares_status = rule.compares_status
-
-    def agree(self, one: Record, leg: Leg) -> bool:
-        """Tell at a glance whether a record and a live leg of the other side agree to the letter; False means: judge."""
-        return (
-            one.amount == leg.amount
-            and one.currency == leg.currency
-            and one.amount is not None
-            and one.currency is not None
-            and self.lives[one.side](one.status)
-            and is_printed(one.amount, one.currency)
-            and (
-                one.status == leg.status
-                or not self._compares_status
-                or not statuses_differ(self._sides[one.side], one.status, self._sides[leg.side], leg.status)
-            )
-        )
-
-
-def _is_live(group: Group, rule: MatchRule) -> bool:
-    return any(rule.sides[record.side].is_live(record.status) for record in group.records)
 
 
 def _next_state(state: _RuleState | None, record: RuleRecord) -> _RuleState:

@@ -80,6 +80,11 @@ pack: Callable[[Group], bytes] = msgspec.msgpack.Encoder().encode
 unpack: Callable[[bytes], Group] = msgspec.msgpack.Decoder(Group).decode
 
 
+def is_settled(group: Group) -> bool:
+    """Tell whether a group waits for nothing but to be forgotten."""
+    return not group.waits and not any(raised.open for raised in group.raised or ())
+
+
 def record_of(leg: Leg) -> Record:
     """Return the record that `leg` is the first event of."""
     return Record(

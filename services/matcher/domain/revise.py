@@ -3,16 +3,15 @@
 from collections.abc import Iterable
 from decimal import Decimal
 from hashlib import blake2b
-from typing import NamedTuple
 
 from services.matcher.domain import explain
 from services.matcher.domain.group import DISCREPANT, ITEM_STATUS, MATCHED, PENDING, Group, Raised, Record
 from services.matcher.domain.judge import NO_GATE, Finding, Verdict, compared, live_adjustments
+from services.matcher.domain.moment import Moment
 from shared.contracts.discrepancy import (
     RECORDS_SHOWN_MAX,
     Discrepancy,
     Key,
-    LogPosition,
     RecordEvidence,
     Resolution,
     SideEvidence,
@@ -23,16 +22,6 @@ from shared.contracts.leg import GroupName
 from shared.ids import discrepancy_id, item_id
 from shared.money import EXACT, format_amount
 from shared.rules.match_rule import MatchRule
-
-
-class Moment(NamedTuple):
-    """When and where something is judged."""
-
-    log_time: int
-    """Milliseconds: what deadlines are held against."""
-    at: int
-    """Milliseconds: receipt of the leg, or the instant the timer fired; what results are dated with."""
-    log: LogPosition
 
 
 def revise(
@@ -206,6 +195,7 @@ def _revision(
         expired=is_expired,
         explanation=explanation,
         log=moment.log,
+        shadow=rule.shadow,
     )
 
 
@@ -346,6 +336,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
         occurred_at=first.occurred_at if first and first.records else earliest,
         live=any(rule.sides[record.side].is_live(record.status) for record in group.records),
         log=moment.log,
+        shadow=rule.shadow,
     )
 
 

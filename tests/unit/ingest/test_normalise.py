@@ -22,8 +22,8 @@ from shared.contracts.inbox import (
 )
 from shared.contracts.leg import Cut, Leg, Withdraw, group_key, keyless_group_key
 from shared.contracts.rule_set import RuleSetRecord
+from shared.rules.generation import specification
 from shared.rules.load import RulesInvalid, load_rules
-from shared.rules.model import specification
 
 BILLING = load_rules(Path(__file__).parents[3] / "shared/packs/billing/rules.yaml")
 FIXTURES = Path(__file__).parent / "fixtures/stripe"

@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.matcher.domain.changes import Changes
-from services.matcher.domain.core import OPEN_BYTES, SETTLED_OVERHEAD_BYTES, Core
+from services.matcher.domain.core import Core
 from services.matcher.domain.group import unpack
+from services.matcher.domain.state import OPEN_BYTES, SETTLED_OVERHEAD_BYTES
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.item import Item
 from shared.contracts.leg import Cut, Leg, RuleRecord, Tick, Withdraw
-from shared.rules.match_rule import rule_record
+from shared.rules.compiled import rule_record
 from tests.model.match_model import EXACT, Facts, run
 from tests.model.strategies import (
     Scenario,
@@ -62,10 +63,11 @@ def open_in(results: Changes) -> list[tuple[Any, ...]]:
 
 def joined(parts: list[Changes]) -> Changes:
     return Changes(
-        [one for part in parts for one in part.discrepancies],
-        [one for part in parts for one in part.items],
-        [one for part in parts for one in part.dead_letters],
-        [one for part in parts for one in part.state],
+        discrepancies=[one for part in parts for one in part.discrepancies],
+        items=[one for part in parts for one in part.items],
+        checks=[one for part in parts for one in part.checks],
+        dead_letters=[one for part in parts for one in part.dead_letters],
+        state=[one for part in parts for one in part.state],
     )
 
 

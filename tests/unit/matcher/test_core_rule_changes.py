@@ -7,7 +7,7 @@ import pytest
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.core import Core, UnknownGeneration
 from shared.contracts.leg import Cut, Leg, RuleRecord, Tick, Withdraw, group_key
-from shared.rules.match_rule import rule_record
+from shared.rules.compiled import rule_record
 from tests.support.offline import PACK, rules_of
 
 HOUR_MS = 3_600_000

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from shared.contracts.event import from_milliseconds
+from shared.rules.compiled import compile_record, rule_record
 from shared.rules.duration import parse_duration
+from shared.rules.generation import generation_of
 from shared.rules.load import validate_rules
-from shared.rules.match_rule import compile_match, compile_record, generation_of, rule_record
+from shared.rules.match_rule import compile_match
 from shared.rules.model import Rule
 
 PLAIN: dict[str, Any] = {

@@ -1,0 +1,162 @@
+"""What one partition holds: a cell per key, their timers, and what changed since the last transaction."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from services.matcher.domain.changes import Changes
+from services.matcher.domain.group import Group, pack, unpack
+from services.matcher.domain.moment import UNKNOWN, Moment
+from services.matcher.domain.timers import Timers
+from shared.contracts.discrepancy import LogPosition
+from shared.contracts.event import from_milliseconds
+
+SETTLED_OVERHEAD_BYTES = 170
+"""What Python adds to a settled cell: two bytes objects, its place in the dict and in the timers (measured)."""
+OPEN_BYTES = 1000
+"""What a group that waits takes in memory with its key, about (measured with one record; more add some 250 each)."""
+MARKED = 0xC1
+"""First byte of a packed cell that is no group: msgpack never uses it. The number of the cell's kind follows."""
+
+
+class Cell(Protocol):
+    """What a kind of rule keeps under one key. A group is one; other kinds have structures of their own."""
+
+    generation: str
+    """Generation of the rule that judges it."""
+    due_at: int
+    """Milliseconds: when it has to be looked at next; a timer that fires before that is ignored."""
+
+
+Packed = Cell | bytes
+"""A cell that waits for something, or one that is settled, packed."""
+
+
+class Codec:
+    """Packs the cells of one kind. `number` stands in the state: it is never given to another kind."""
+
+    def __init__(self, number: int, cell: type[Any]) -> None:
+        self.number = number
+        self.cell = cell
+        self._mark = bytes([MARKED, number])
+        self._encode: Callable[[Cell], bytes] = msgspec.msgpack.Encoder().encode
+        self._decode: Callable[[bytes], Cell] = msgspec.msgpack.Decoder(cell).decode
+
+    def pack(self, cell: Cell) -> bytes:
+        """Return the cell as bytes."""
+        return self._mark + self._encode(cell)
+
+    def unpack(self, packed: bytes) -> Cell:
+        """Read what `pack` wrote."""
+        return self._decode(packed[2:])
+
+
+class State:
+    """The cells of one partition of `legs`. `cells`, `dirty` and `timers` are open to the hot path; others use the methods."""
+
+    def __init__(self, partition: int, codecs: tuple[Codec, ...] = ()) -> None:
+        self.partition = partition
+        self.log_time = UNKNOWN
+        """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
+        self.settled_items = 0
+        self.settled_bytes = 0
+        self.cells: dict[bytes, Packed] = {}
+        self.timers = Timers()
+        self.dirty: dict[bytes, Packed | None] = {}
+        """What changed since the last take: a cell, packed or not; b"": forgotten; None: an entry that is no cell."""
+        self.changes = Changes()
+        self._by_type = {codec.cell: codec for codec in codecs}
+        self._by_number = {codec.number: codec for codec in codecs}
+        assert len(self._by_number) == len(codecs), "two kinds of cells have one number"
+
+    def moment(self, at: int, offset: int) -> Moment:
+        """Return now, in the log: a result is dated `at` (milliseconds) and was made by the record at `offset`."""
+        return Moment(self.log_time, at, self.position(offset))
+
+    def position(self, offset: int) -> LogPosition:
+        """Return the place in the log, as results carry it."""
+        return LogPosition(partition=self.partition, offset=offset, time=from_milliseconds(max(self.log_time, 0)))
+
+    def get(self, key: bytes) -> Any:
+        """Return the cell under `key`, unpacked; None where there is none. Its kind knows its type."""
+        held = self.cells.get(key)
+        return self.unpack(held) if type(held) is bytes else held
+
+    def put(self, key: bytes, cell: Cell, *, settled: bool) -> None:
+        """Store a cell: packed when it is `settled` (waits for nothing but to be forgotten), else as it is."""
+        before = self.cells.get(key)
+        if type(before) is bytes:
+            self._uncount(key, before)
+        held: Packed = cell
+        if settled:
+            held = self.pack(cell)
+            self.count(key, held)
+        self.dirty[key] = self.cells[key] = held
+
+    def schedule(self, key: bytes, cell: Cell, due_at: int) -> None:
+        """Let the cell under `key` be due at `due_at` (milliseconds), instead of what was set before."""
+        if due_at < cell.due_at or key not in self.cells:
+            self.timers.set(due_at, key)
+        cell.due_at = due_at
+
+    def forget(self, key: bytes) -> None:
+        """Drop the cell under `key`."""
+        held = self.cells.pop(key, None)
+        if type(held) is bytes:
+            self._uncount(key, held)
+        self.dirty[key] = b""
+
+    def keys_under(self, prefix: bytes) -> list[bytes]:
+        """Return the keys of all cells that begin with `prefix`, in order."""
+        return sorted(key for key in self.cells if key.startswith(prefix))
+
+    def restore(self, key: bytes, packed: bytes, is_settled: Callable[[Cell], bool]) -> Cell | None:
+        """Put back what `take` gave (empty: forgotten); return the cell."""
+        self.forget(key)
+        del self.dirty[key]
+        if not packed:
+            return None
+        cell = self.unpack(packed)
+        self.timers.set(cell.due_at, key)
+        if is_settled(cell):
+            self.count(key, packed)
+            self.cells[key] = packed
+        else:
+            self.cells[key] = cell
+        return cell
+
+    def take(self, other: Callable[[bytes], bytes]) -> Changes:
+        """Return what happened since the last call; `other` gives the entries that are no cells."""
+        changes = self.changes
+        if self.dirty:
+            changes.state = [
+                (key, held if type(held) is bytes else other(key) if held is None else self.pack(held))  # type: ignore[arg-type]
+                for key, held in self.dirty.items()
+            ]
+            self.dirty = {}
+        self.changes = Changes()
+        return changes
+
+    def packed(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every cell, packed as it is when it is taken; cells may change between two steps."""
+        for key in list(self.cells):
+            held = self.cells.get(key, b"")
+            yield key, held if type(held) is bytes else self.pack(held)  # type: ignore[arg-type]
+
+    def pack(self, cell: Cell) -> bytes:
+        """Return a cell of any kind as bytes."""
+        return pack(cell) if type(cell) is Group else self._by_type[type(cell)].pack(cell)
+
+    def unpack(self, packed: bytes) -> Cell:
+        """Read a packed cell of any kind."""
+        return self._by_number[packed[1]].unpack(packed) if packed[0] == MARKED else unpack(packed)
+
+    def count(self, key: bytes, packed: bytes) -> None:
+        """Count a settled cell that was put into `cells` by the hot path."""
+        self.settled_items += 1
+        self.settled_bytes += len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
+
+    def _uncount(self, key: bytes, packed: bytes) -> None:
+        self.settled_items -= 1
+        self.settled_bytes -= len(key) + len(packed) + SETTLED_OVERHEAD_BYTES

@@ -1,0 +1,68 @@
+"""Rules as the matcher judges by them, built from the specification that travels in the log."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+from pydantic import TypeAdapter
+
+from shared.contracts.leg import RuleRecord
+from shared.rules.generation import encode, generation_of, specification
+from shared.rules.match_rule import MatchRuleModel, compile_match
+from shared.rules.model import Rule
+from shared.rules.parts import RuleModel
+from shared.rules.severity import SeverityOf
+
+
+class CompiledRule(Protocol):
+    """What a compiled rule of every kind has."""
+
+    kind: ClassVar[str]
+    """Which of the matcher's kinds judges by it."""
+
+    @property
+    def org(self) -> str: ...
+    @property
+    def pack(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def generation(self) -> str: ...
+    @property
+    def severity_of(self) -> SeverityOf: ...
+    @property
+    def shadow(self) -> bool: ...
+
+
+COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {MatchRuleModel: compile_match}
+"""By the model a rule is written in: its compiler, which takes org, pack and the model."""
+
+_validate: Callable[[Any], RuleModel] = TypeAdapter(Rule).validate_python
+
+
+def compile_rule(org: str, pack: str, rule: RuleModel) -> CompiledRule:
+    """Compile a validated rule of any kind."""
+    return COMPILERS[type(rule)](org, pack, rule)
+
+
+def read_rule(specification: Any) -> RuleModel:
+    """Read one rule from plain data, as `specification` gave it."""
+    return _validate(specification)
+
+
+def rule_record(org: str, pack: str, rule: RuleModel, version: int) -> RuleRecord:
+    """Return the control record that puts `rule` in force; `version` is the offset of its rule set in topic `rules`."""
+    text = encode({"pack": pack, "rule": specification(rule)}).decode()
+    return RuleRecord(org, rule.name, generation_of(org, pack, rule), version, text)
+
+
+def compile_record(record: RuleRecord) -> CompiledRule:
+    """Compile the rule of a control record that does not withdraw it."""
+    given = msgspec.json.decode(record.specification)
+    return compile_rule(record.org, given["pack"], read_rule(given["rule"]))
+
+
+def shape_of(record: RuleRecord) -> str:
+    """Return what gives the sides and cells of a rule's legs their meaning: its kind, its selectors' names, its key."""
+    rule = read_rule(msgspec.json.decode(record.specification)["rule"])
+    return encode([rule.kind, list(rule.selectors), rule.grouped_by]).decode()

@@ -1,0 +1,89 @@
+"""From an event to the legs of the rules that select it: the normaliser's last step, and `replay`'s first."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from shared.contracts.event import Event
+from shared.rules.compiled import CompiledRule, compile_rule
+from shared.rules.extract.common import KeyedLeg, Place, Problem, Taker, type_matches
+from shared.rules.extract.match import match_takers
+from shared.rules.parts import RuleModel
+
+__all__ = ["ADJUSTMENT", "Extracted", "Extractor", "KeyedLeg", "Problem"]
+
+ADJUSTMENT = "adjustment."
+CHOSEN_MAX = 10_000
+"""Pairs of source and type whose rules are remembered; a bound, since producers choose the types."""
+
+TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {"match": match_takers}
+"""By the kind of a compiled rule: what makes its takers from the rule and its model."""
+
+
+class Extracted(NamedTuple):
+    """What the rules of an org make of an event; `selected` is False when no rule wants it ("not reconciled")."""
+
+    legs: list[KeyedLeg]
+    problems: list[Problem]
+    selected: bool
+
+
+class Extractor:
+    """The selectors of one org's rules."""
+
+    def __init__(self, org: str, packs: Mapping[str, Sequence[RuleModel]]) -> None:
+        self.org = org
+        self.rules: dict[str, CompiledRule] = {}
+        """Compiled rules by generation."""
+        self.models: dict[str, tuple[str, RuleModel]] = {}
+        """(pack, rule as written) by generation; `rule_record` makes the control record of it."""
+        self._takers: dict[str, list[Taker]] = {}
+        self._chosen: dict[tuple[str, str], tuple[Taker, ...]] = {}
+        for pack, models in packs.items():
+            for model in models:
+                rule = compile_rule(org, pack, model)
+                self.rules[rule.generation] = rule
+                self.models[rule.generation] = (pack, model)
+                for taker in TAKERS[rule.kind](rule, model):
+                    self._takers.setdefault(taker.source, []).append(taker)
+
+    def extract(self, event: Event, inbox_partition: int, inbox_offset: int, received_ms: int) -> Extracted:
+        """Return the legs of `event`, which was read at this place of the inbox."""
+        legs: list[KeyedLeg] = []
+        problems: list[Problem] = []
+        place = (inbox_partition, inbox_offset, received_ms)
+        if event.type.startswith(ADJUSTMENT) and event.refs.get("discrepancy"):
+            selected = self._adjust(event, place, legs, problems)
+            return Extracted(legs, problems, selected)
+        takers = self._chosen.get((event.source, event.type))
+        if takers is None:
+            takers = self._choose(event.source, event.type)
+        for taker in takers:
+            taker.take(event, place, legs, problems)
+        return Extracted(legs, problems, bool(takers))
+
+    def _choose(self, source: str, type_: str) -> tuple[Taker, ...]:
+        takers = tuple(
+            taker
+            for taker in self._takers.get(source, ())
+            if any(type_matches(pattern, type_) for pattern in taker.types)
+        )
+        if len(self._chosen) < CHOSEN_MAX:
+            self._chosen[source, type_] = takers
+        return takers
+
+    def _adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
+        """Add the legs of an adjustment: it goes to the side of its source in every rule whose key it carries."""
+        taken: set[str] = set()
+        for taker in self._takers.get(event.source, ()):
+            if taker.generation not in taken and taker.adjust(event, place, legs, problems):
+                taken.add(taker.generation)
+        if not taken and event.source in self._takers:
+            problems.append(
+                Problem(
+                    self._takers[event.source][0].rule_name,
+                    "no match key",
+                    f"adjustment {event.id} names discrepancy {event.refs['discrepancy']}, but no rule's match key",
+                    "Post it again under a new id with the match key of the discrepancy in refs.",
+                )
+            )
+        return bool(taken)
