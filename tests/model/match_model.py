@@ -278,11 +278,10 @@ class Facts:
             for leg in legs
             if leg.event.get("supersedes") not in (None, record_of(leg.event)[1])
         }
+        withdrawn = {record_of(leg.event) for leg in legs if leg.withdraws}
         by_record: dict[tuple[str, str], list[Leg]] = defaultdict(list)
         for leg in legs:
-            if leg.withdraws:
-                by_record.pop(record_of(leg.event), None)
-            else:
+            if record_of(leg.event) not in withdrawn:
                 by_record[record_of(leg.event)].append(leg)
         self.held = [max(of_one, key=lambda leg: order(leg.event)) for of_one in by_record.values()]
         self.earliest = {
