@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from tests.model import zero_sum_model
+from tests.model import invariant_model, zero_sum_model
 from tests.model.match_model import Event, Rule
 from tests.model.outcome import Outcome
 
 MODELS: dict[str, Callable[[Rule, list[Event], str], Outcome]] = {
     "zero_sum": zero_sum_model.run,
+    "invariant": invariant_model.run,
 }
 
 

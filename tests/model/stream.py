@@ -35,3 +35,17 @@ def repeated(draw: st.DrawFn, stream: Stream) -> Stream:
         behind = draw(st.integers(first, len(events) - 1))
         events.insert(behind + 1, events[first] | {"received_at": events[behind]["received_at"]})
     return replace(stream, events=events)
+
+
+@st.composite
+def interleaved(draw: st.DrawFn, stream: Stream) -> Stream:
+    """Another order of arrival in which the events of each account keep theirs."""
+    slots = [event["received_at"] for event in stream.events]
+    places = draw(st.permutations([account_of(event) for event in stream.events]))
+    waiting = {account: [one for one in stream.events if account_of(one) == account] for account in places}
+    events = [waiting[place].pop(0) | {"received_at": slot} for place, slot in zip(places, slots, strict=True)]
+    return replace(stream, events=events)
+
+
+def account_of(event: Event) -> tuple[str, str | None]:
+    return event["org"], event.get("account")
