@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from tests.model import invariant_model, zero_sum_model
+from tests.model import balance_model, invariant_model, zero_sum_model
 from tests.model.match_model import Event, Rule
 from tests.model.outcome import Outcome
 
 MODELS: dict[str, Callable[[Rule, list[Event], str], Outcome]] = {
+    "balance": balance_model.run,
     "zero_sum": zero_sum_model.run,
     "invariant": invariant_model.run,
 }
