@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
+from services.matcher.domain.finding import Finding
 from services.matcher.domain.group import Group, Record
-from services.matcher.domain.judge import Finding
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.event import from_microseconds
 from shared.likeness import Money, likeness

@@ -27,16 +27,19 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """`occurred_at` of the record's earliest event: decides which of several records is the compared one."""
     adjusts: str | None = None
     """Set on adjustment entries: the discrepancy they refer to."""
+    values: dict[str, str] | None = None
+    """What else the rule's kind reads of it (`Leg.values`)."""
 
 
 class Raised(msgspec.Struct, array_like=True, gc=False):
-    """A discrepancy that was raised at least once in this group, kept so that it can return under its id."""
+    """A discrepancy that was raised at least once in a cell, kept so that it can return under its id."""
 
     name: str
-    """Names it within the group: type, side, currency, duplicate."""
+    """Names it within the cell: type, side, currency, duplicate."""
     id: str
     type: str
     side: int
+    """Place of the side in the rule, or NO_SIDE."""
     revision: int
     open: bool
     severity: str
@@ -49,6 +52,9 @@ class Raised(msgspec.Struct, array_like=True, gc=False):
     """First raise, milliseconds."""
     duplicate: tuple[str, str] | None = None
     """(source, record) of the extra record."""
+    reason: str | None = None
+    explained: str | None = None
+    unexplained: str | None = None
 
 
 class Group(msgspec.Struct, array_like=True, gc=False):
@@ -99,6 +105,7 @@ def record_of(leg: Leg) -> Record:
         leg.status,
         leg.occurred_at,
         leg.adjusts,
+        leg.values,
     )
 
 
@@ -155,6 +162,7 @@ def _says(group: Group, record: Record, leg: Leg) -> bool:
         and record.currency == leg.currency
         and record.status == leg.status
         and record.adjusts == leg.adjusts
+        and record.values == leg.values
         and (leg.supersedes in (None, leg.record) or (leg.source, leg.supersedes) in (group.superseded or ()))
     )
 

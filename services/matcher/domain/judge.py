@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
+from services.matcher.domain.finding import NO_GATE, Finding
 from services.matcher.domain.group import Group, Record
 from shared.contracts.leg import GroupName
 from shared.ids import discrepancy_id
@@ -14,29 +15,6 @@ from shared.money import EXACT, format_amount
 from shared.rules.match_rule import MatchRule, SideRule
 
 ZERO = Decimal(0)
-
-NO_GATE = -(1 << 62)
-"""Of a finding that no deadline stands before."""
-
-
-class Finding(NamedTuple):
-    """A discrepancy that is true now; it is raised when log time is past `gate` and it has lasted `settle`."""
-
-    name: str
-    type: str
-    side: int
-    expected: str | None
-    actual: str | None
-    difference: Decimal | None
-    currency: str | None
-    records: tuple[Record, ...]
-    gate: int = NO_GATE
-    """Milliseconds: the deadline that log time must have passed."""
-    settles: bool = False
-    """Must last for the rule's `settle`."""
-    duplicate: Record | None = None
-    by_currency: bool = False
-    """The currency is part of its identity (sums)."""
 
 
 class Verdict(NamedTuple):

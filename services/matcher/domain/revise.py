@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable
 from decimal import Decimal
-from hashlib import blake2b
+from typing import NamedTuple
 
 from services.matcher.domain import explain
+from services.matcher.domain.finding import NO_GATE, Finding
 from services.matcher.domain.group import DISCREPANT, ITEM_STATUS, MATCHED, PENDING, Group, Raised, Record
-from services.matcher.domain.judge import NO_GATE, Finding, Verdict, compared, live_adjustments
+from services.matcher.domain.judge import Verdict, compared, live_adjustments
 from services.matcher.domain.moment import Moment
+from services.matcher.domain.revision import bring_in_line, difference_of, printed_key
+from services.matcher.domain.revision import expire as expire_open
 from shared.contracts.discrepancy import (
     RECORDS_SHOWN_MAX,
     Discrepancy,
-    Key,
     RecordEvidence,
     Resolution,
     SideEvidence,
@@ -19,9 +21,35 @@ from shared.contracts.discrepancy import (
 from shared.contracts.event import from_microseconds, from_milliseconds
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total
 from shared.contracts.leg import GroupName
-from shared.ids import discrepancy_id, item_id
+from shared.ids import item_id
 from shared.money import EXACT, format_amount
 from shared.rules.match_rule import MatchRule
+
+
+class Compared(NamedTuple):
+    """A group as the subject of its discrepancies: money compared side by side."""
+
+    group: Group
+    rule: MatchRule
+    name: GroupName
+    account: str | None = None
+
+    @property
+    def opener(self) -> str:
+        """Id of the event that opened the group."""
+        return self.group.opener
+
+    def side_name(self, side: int) -> str:
+        """Return the name of a side."""
+        return self.rule.sides[side].name
+
+    def evidence(self, _raised: Raised, finding: Finding | None, /) -> dict[str, SideEvidence | None]:
+        """Return the records it speaks of; of one that is no longer true, what the sides hold now."""
+        return _evidence(self.group, self.rule, finding.records if finding else ())
+
+    def explain(self, finding: Finding) -> str:
+        """Say what is wrong."""
+        return explain.explain(self.group, self.rule, finding)
 
 
 def revise(
@@ -31,27 +59,21 @@ def revise(
 
     `cause` is what resolves those that are no longer true. Notes whether something waits, and since when.
     """
-    said = {raised.name: raised for raised in group.raised or ()}
+    before = group.raised or []
+    is_open = {raised.name for raised in before if raised.open}
     since: dict[str, int] = {}
     group.waits = False
-    revisions: list[Discrepancy] = []
-    true_now: dict[str, Finding] = {}
+    due: list[Finding] = []
     for finding in verdict.findings:
-        before = said.get(finding.name)
-        true_now[finding.name] = finding
-        if before is not None and before.open:
-            revisions += _update(group, rule, key, finding, before, moment)
-            continue
         start = (group.since or {}).get(finding.name, moment.at)
-        if not _is_due(finding, rule, start, moment.log_time):
-            group.waits = True
-            if finding.settles and rule.settle_ms:
-                since[finding.name] = start
+        if finding.name in is_open or _is_due(finding, rule, start, moment.log_time):
+            due.append(finding)
             continue
-        revisions.append(_raise(group, rule, key, finding, before, moment))
-    for before in group.raised or ():
-        if before.open and before.name not in true_now:
-            revisions.append(_resolve(group, rule, key, before, moment, cause))
+        group.waits = True
+        if finding.settles and rule.settle_ms:
+            since[finding.name] = start
+    revisions, kept = bring_in_line(before, due, Compared(group, rule, key), moment, cause)
+    group.raised = kept or None
     group.since = since or None
     if revisions:
         group.touched_at = max(group.touched_at, moment.at)
@@ -83,146 +105,8 @@ def _is_due(finding: Finding, rule: MatchRule, since: int, log_time: int) -> boo
 
 def expire(group: Group, rule: MatchRule, key: GroupName, verdict: Verdict, moment: Moment) -> list[Discrepancy]:
     """Return the last revision of everything that is still open."""
-    true_now = {finding.name: finding for finding in verdict.findings}
-    revisions = []
-    for raised in group.raised or ():
-        if not raised.open:
-            continue
-        raised.revision += 1
-        finding = true_now.get(raised.name)
-        said = explain.explain(group, rule, finding) if finding else raised.type
-        revisions.append(
-            _revision(group, rule, key, raised, moment, explain.expired(said, rule.expire_ms), is_expired=True)
-        )
-    return revisions
-
-
-def _raise(
-    group: Group, rule: MatchRule, key: GroupName, finding: Finding, before: Raised | None, moment: Moment
-) -> Discrepancy:
-    if before is None:
-        before = Raised(
-            name=finding.name,
-            id=_id(group, rule, key, finding),
-            type=finding.type,
-            side=finding.side,
-            revision=0,
-            open=True,
-            severity="",
-            expected=None,
-            actual=None,
-            currency=finding.currency,
-            records="",
-            raised_at=moment.at,
-            duplicate=(finding.duplicate.source, finding.duplicate.record) if finding.duplicate else None,
-        )
-        if group.raised is None:
-            group.raised = []
-        group.raised.append(before)
-    before.open = True
-    return _say(group, rule, key, finding, before, moment)
-
-
-def _update(
-    group: Group, rule: MatchRule, key: GroupName, finding: Finding, before: Raised, moment: Moment
-) -> list[Discrepancy]:
-    same = (
-        before.expected == finding.expected
-        and before.actual == finding.actual
-        and before.severity == rule.severity_of(finding.type, finding.difference, finding.currency)
-        and before.currency == finding.currency
-        and before.records == _digest(finding)
-    )
-    return [] if same else [_say(group, rule, key, finding, before, moment)]
-
-
-def _say(
-    group: Group, rule: MatchRule, key: GroupName, finding: Finding, raised: Raised, moment: Moment
-) -> Discrepancy:
-    raised.revision += 1
-    raised.expected, raised.actual, raised.currency = finding.expected, finding.actual, finding.currency
-    raised.severity = rule.severity_of(finding.type, finding.difference, finding.currency)
-    raised.records = _digest(finding)
-    return _revision(group, rule, key, raised, moment, explain.explain(group, rule, finding), finding=finding)
-
-
-def _resolve(
-    group: Group, rule: MatchRule, key: GroupName, raised: Raised, moment: Moment, cause: Resolution
-) -> Discrepancy:
-    raised.revision += 1
-    raised.open = False
-    said = f"{raised.type} for {_printed(key.key)}"
-    if raised.expected is not None or raised.actual is not None:
-        said += f" (expected {raised.expected or 'none'}, actual {raised.actual or 'none'})"
-    return _revision(group, rule, key, raised, moment, explain.resolved(said, cause), resolution=cause)
-
-
-def _revision(
-    group: Group,
-    rule: MatchRule,
-    key: GroupName,
-    raised: Raised,
-    moment: Moment,
-    explanation: str,
-    *,
-    finding: Finding | None = None,
-    resolution: Resolution | None = None,
-    is_expired: bool = False,
-) -> Discrepancy:
-    difference = finding.difference if finding else _difference(raised)
-    at = from_milliseconds(moment.at)
-    return Discrepancy(
-        id=raised.id,
-        revision=raised.revision,
-        state="raised" if raised.open else "resolved",
-        org=key.org,
-        rule=key.rule,
-        pack=rule.pack,
-        type=raised.type,
-        severity=raised.severity,  # type: ignore[arg-type]  # kept as text in packed state
-        key=_printed(key.key),
-        side=rule.sides[raised.side].name,
-        account=None,
-        sides=_evidence(group, rule, finding.records if finding else ()),
-        duplicate=raised.duplicate[1] if raised.duplicate else None,
-        expected=raised.expected,
-        actual=raised.actual,
-        difference=None if difference is None else format_amount(difference, raised.currency),
-        currency=raised.currency,
-        raised_at=from_milliseconds(raised.raised_at),
-        resolved_at=None if raised.open else at,
-        resolution=resolution,
-        expired=is_expired,
-        explanation=explanation,
-        log=moment.log,
-        shadow=rule.shadow,
-    )
-
-
-def _difference(raised: Raised) -> Decimal | None:
-    if raised.type in {"CurrencyMismatch", "StatusMismatch"} or (raised.expected is None and raised.actual is None):
-        return None
-    return EXACT.subtract(Decimal(raised.actual or 0), Decimal(raised.expected or 0))
-
-
-def _id(group: Group, rule: MatchRule, key: GroupName, finding: Finding) -> str:
-    extra: tuple[str, ...] = ()
-    if finding.duplicate:
-        extra = (finding.duplicate.source, finding.duplicate.record)
-    elif finding.by_currency:
-        extra = (finding.currency or "",)
-    return discrepancy_id(key.org, key.rule, key.key, group.opener, finding.type, rule.sides[finding.side].name, *extra)
-
-
-def _digest(finding: Finding) -> str:
-    """Name the set of records a finding speaks of; a duplicate speaks of the extra one only."""
-    records = (finding.duplicate,) if finding.duplicate else finding.records
-    names = sorted(f"{record.side} {record.source} {record.record}" for record in records)
-    return blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
-
-
-def _printed(key: tuple[str, ...]) -> Key:
-    return key[0] if len(key) == 1 else list(key)
+    subject = Compared(group, rule, key)
+    return expire_open(group.raised or (), verdict.findings, subject, rule.expire_ms, moment)
 
 
 # ---- evidence and items
@@ -252,7 +136,7 @@ def _evidence(group: Group, rule: MatchRule, shown: tuple[Record, ...]) -> dict[
         if not records and not entries:
             sides[side.name] = None
         elif rule.sums or not records:
-            sides[side.name] = _sum_evidence(records, entries)
+            sides[side.name] = sum_evidence(records, entries)
         else:
             live = [record for record in records if side.is_live(record.status)]
             one = evidence_of(compared(live or records))
@@ -269,7 +153,8 @@ def _evidence(group: Group, rule: MatchRule, shown: tuple[Record, ...]) -> dict[
     return sides
 
 
-def _sum_evidence(records: list[Record], entries: list[RecordEvidence]) -> SideEvidence:
+def sum_evidence(records: list[Record], entries: list[RecordEvidence]) -> SideEvidence:
+    """Return the total of some records, with up to RECORDS_SHOWN_MAX of them; `entries` are adjustments."""
     currencies = {record.currency for record in records}
     total = None
     if len(currencies) == 1:
@@ -319,7 +204,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
         org=key.org,
         rule=key.rule,
         pack=rule.pack,
-        key=_printed(key.key),
+        key=printed_key(key.key),
         sides=sides,
         discrepancies=[
             ItemDiscrepancy(
@@ -341,7 +226,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
 
 
 def _printed_difference(raised: Raised) -> str | None:
-    difference = _difference(raised)
+    difference = difference_of(raised)
     return None if difference is None else format_amount(difference, raised.currency)
 
 
