@@ -19,29 +19,36 @@ from fastapi import APIRouter
 from services.alerts.adapters.counts_store import PostgresCounts
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
+from services.alerts.adapters.dead_letter_store import PostgresDeadLetters
 from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
 from services.alerts.adapters.delivery.outbox import PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.inbox_reader import KafkaInbox
 from services.alerts.adapters.rule_topic import RuleTopic
 from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
 from services.alerts.adapters.triage_store import PostgresTriage
 from services.alerts.handlers import web
+from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.http import billing, counts, create_app, v1
+from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
 from services.alerts.handlers.scheduler import complete_runs
 from services.alerts.handlers.sink import STORED_TOPICS, SinkLoop, calm_collector
 from services.alerts.settings import AlertsSettings
+from services.alerts.use_cases import dead_letters
+from services.alerts.use_cases.dead_letters import DeadLetters
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
 from services.alerts.use_cases.keys import Keys
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.sink import store
 from services.alerts.use_cases.triage import Triage
+from shared.contracts.dead_letter import REASONS
 from shared.contracts.discrepancy import SEVERITIES
 from shared.errors import DependencyAway, UsageError
 from shared.kafka.client import wait_for_kafka
@@ -58,7 +65,7 @@ LOOP_STALL_S_MAX = 30.0
 """A loop that does not come round for longer is stuck."""
 
 OPEN_COUNT_S = 10.0
-"""Between two counts of open discrepancies: a scrape looks every 15 s or so."""
+"""Between two counts of what is open: a scrape looks every 15 s or so."""
 
 log = structlog.get_logger()
 
@@ -73,6 +80,7 @@ class Stores:
     sink: PostgresSink
     cuts: KafkaCuts
     rules: RuleTopic
+    inbox: KafkaInbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         runs_http.router(_runs(stores), settings.reconciliation_daily_token),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
+        dead_letters_http.router(DeadLetters(PostgresDeadLetters(stores.database), stores.inbox, _now)),
         web.router(),
     ]
 
@@ -107,7 +116,8 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
     """Every loop of the service."""
     return [
         Part("sink", frozenset({"sink"}), _sink(stores, settings, kafka, health).run),
-        Part("open", frozenset({"sink"}), lambda: _count_open(PostgresTriage(stores.database), health)),
+        Part("dead letters", frozenset({"sink"}), _dead_letters(stores, settings, kafka, health).run),
+        Part("open", frozenset({"sink"}), lambda: _count_open(stores.database, health)),
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
         Part("dispatcher", frozenset({"dispatcher"}), lambda: _deliver(stores.database, settings, health)),
         Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_runs(stores), health)),
@@ -169,6 +179,18 @@ def _sink(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
     )
 
 
+def _dead_letters(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> DeadLetterLoop:
+    letters = PostgresDeadLetters(stores.database)
+    return DeadLetterLoop(
+        kafka,
+        lambda arrived: dead_letters.store(letters, arrived, _now()),
+        health,
+        # Beside the sinks' own, so that what sets installations apart sets these apart too.
+        group=f"{settings.sink_group}-dead-letters",
+        instance_id=settings.sink_instance_id,
+    )
+
+
 async def _publish(outbox: TopicOutbox, poll_s: float, health: Health) -> None:
     health.watch("outbox", LOOP_STALL_S_MAX + poll_s)
     while True:
@@ -198,6 +220,7 @@ def open_stores(settings: AlertsSettings, kafka: KafkaSettings) -> Stores:
         sink=PostgresSink(database),
         cuts=KafkaCuts(kafka),
         rules=RuleTopic(kafka),
+        inbox=KafkaInbox(kafka),
     )
 
 
@@ -257,7 +280,7 @@ async def _wait_for_dependencies(
 
 async def _require_topics(kafka: KafkaSettings) -> None:
     """Raises `UsageError`: without its topics the sink would wait in silence."""
-    wanted = [kafka.topic_prefix + name for name in STORED_TOPICS]
+    wanted = [kafka.topic_prefix + name for name in (*STORED_TOPICS, DEAD_LETTERS_TOPIC)]
     counts = await partitions_of(kafka, *wanted)
     missing = [name for name in wanted if name not in counts]
     if missing:
@@ -284,8 +307,9 @@ async def _forever(part: Part) -> None:
     raise RuntimeError(f"the part {part.name} ended by itself")
 
 
-async def _count_open(triage: PostgresTriage, health: Health) -> None:
-    """Keep the gauge of open discrepancies; counted in PostgreSQL, since people resolve them too."""
+async def _count_open(database: Database, health: Health) -> None:
+    """Keep the gauges of what is open; counted in PostgreSQL, since people close it too."""
+    triage, letters = PostgresTriage(database), PostgresDeadLetters(database)
     health.watch("open discrepancies", LOOP_STALL_S_MAX + OPEN_COUNT_S)
     while True:
         health.heartbeat("open discrepancies")
@@ -293,6 +317,9 @@ async def _count_open(triage: PostgresTriage, health: Health) -> None:
             counted = await triage.count_open()
             for severity in SEVERITIES:
                 gauge("tieout_alerts_discrepancies_open").labels(severity).set(counted.get(severity, 0))
+            set_aside = await letters.count_open()
+            for reason in REASONS:
+                gauge("tieout_alerts_dead_letters_open").labels(reason).set(set_aside.get(reason, 0))
         await asyncio.sleep(OPEN_COUNT_S)
 
 

@@ -1,7 +1,7 @@
 """Topic `dead-letters`: what could not be understood, with its place in `inbox` and how to replay it. JSON."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -18,6 +18,7 @@ Reason = Literal[
     "empty read",
     "not a number",
 ]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -217,6 +217,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("severity",),
     ),
     Metric(
+        "tieout_alerts_dead_letters_open",
+        "gauge",
+        "records",
+        "Dead letters that nobody has replayed or dismissed, by reason.",
+        ("reason",),
+    ),
+    Metric(
         "tieout_alerts_runs_total",
         "counter",
         "1",

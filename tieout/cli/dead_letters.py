@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from shared.contracts.dead_letter import DeadLetter
     from shared.kafka.settings import KafkaSettings
 
-GONE_TIMEOUT_S = 10.0
-"""A record that does not come within this time is no longer kept."""
 ID_SHOWN = 8
 """Characters of an id that tell dead letters apart in a list; commands take any unique beginning."""
 
@@ -123,11 +121,8 @@ async def _read(settings: "KafkaSettings") -> "list[DeadLetter]":
 
 async def _send_again(settings: "KafkaSettings", letters: "Sequence[DeadLetter]") -> tuple[int, int]:
     """Append the inbox records of `letters` to `inbox` again; return how many, and how many are gone."""
-    import asyncio
-
-    from aiokafka import TopicPartition
-
     from shared.kafka.client import await_sent, consumer, producer
+    from shared.kafka.one_record import record_at
     from shared.kafka.topics import Topics
 
     inbox = Topics(settings.topic_prefix).inbox
@@ -138,14 +133,8 @@ async def _send_again(settings: "KafkaSettings", letters: "Sequence[DeadLetter]"
     await sender.start()
     try:
         for partition, offset in wanted:
-            place = TopicPartition(inbox, partition)
-            reader.assign([place])
-            reader.seek(place, offset)
-            try:
-                record = await asyncio.wait_for(reader.getone(place), GONE_TIMEOUT_S)
-            except TimeoutError:
-                record = None
-            if record is None or record.offset != offset:
+            record = await record_at(reader, inbox, partition, offset)
+            if record is None:
                 gone += 1
                 continue
             futures.append(await sender.send(inbox, record.value, key=record.key, partition=partition))

@@ -329,6 +329,47 @@ not_reconciled = Table(
     comment="events that no rule selected when ingest read them; a rule that comes or goes later changes none",
 )
 
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", _Id, primary_key=True, comment="of the letter: it is stored once, however often it arrives"),
+    Column("org", Text, comment="null: nobody could tell whose it is; only the scope of all organisations sees it"),
+    Column("source", Text),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("hint", Text, nullable=False, comment="what to do"),
+    Column("rule", Text),
+    Column("event", Text, comment="the source's id of the event"),
+    Column("inbox_partition", Integer, nullable=False, comment="-1: it came from no record of inbox"),
+    Column("inbox_offset", BigInteger, nullable=False),
+    Column("received_at", _Time, nullable=False),
+    Column("raw", LargeBinary, nullable=False, comment="the first 64 KiB of the request or row as it came"),
+    Column("raw_bytes", Integer, nullable=False, comment="its whole size"),
+    Column("first_seen_at", _Time, nullable=False, comment="when alerts first stored it"),
+    Column("state", Text, nullable=False, server_default="open", comment="open, replayed or dismissed: people's word"),
+    Column("state_by", Text),
+    Column("state_reason", Text),
+    Column("state_at", _Time),
+    Index(None, "org", "received_at", "id"),
+    Index("dead_letters_open_idx", "reason", postgresql_where=text("state = 'open'")),
+)
+
+dead_letter_changes = Table(
+    "dead_letter_changes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("dead_letter_id", _Id, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("from_state", Text, nullable=False),
+    Column("to_state", Text, nullable=False),
+    Column("reason", Text),
+    Index(None, "dead_letter_id", "id"),
+    comment="who did what with a dead letter, when and why; append-only",
+)
+
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
@@ -407,6 +448,8 @@ ORG_TABLES: tuple[Table, ...] = (
     topic_outbox,
     runs,
     not_reconciled,
+    dead_letters,
+    dead_letter_changes,
     webhook_endpoints,
     outbox,
     delivery_attempts,
@@ -416,5 +459,11 @@ ORG_TABLES: tuple[Table, ...] = (
 SHARED_TABLES: tuple[Table, ...] = (sink_offsets, progress)
 """Places in the topics: of no organisation."""
 
-APPEND_ONLY_TABLES: tuple[Table, ...] = (discrepancy_revisions, item_revisions, action_log, adjustments)
+APPEND_ONLY_TABLES: tuple[Table, ...] = (
+    discrepancy_revisions,
+    item_revisions,
+    action_log,
+    adjustments,
+    dead_letter_changes,
+)
 """The database itself refuses UPDATE, DELETE and TRUNCATE on these."""

@@ -356,8 +356,9 @@ def _set_aside(place: Place, record: "ConsumerRecord[Any, Any]", reason: str) ->
         hint="A build that is newer than this one may have written it: update alerts, then rebuild from the topics.",
         rule=None,
         event=None,
-        inbox_partition=place.partition,
-        inbox_offset=record.offset,
+        # Its place is in a topic of results: none that a replay could read from inbox.
+        inbox_partition=-1,
+        inbox_offset=-1,
         received_at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
         raw=record.value,
     )

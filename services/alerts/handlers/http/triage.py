@@ -64,10 +64,10 @@ def _key(text: str | None) -> str | None:
     raise Problem(422, "invalid-request", "key: holds a NUL character")
 
 
-def known_id(id_: str) -> str:
+def known_id(id_: str, what: str = "discrepancy") -> str:
     """Return an id as it is stored; 404 for what can be none."""
     if not _UUID.fullmatch(id_.lower()):
-        raise not_found("discrepancy", id_[:64])
+        raise not_found(what, id_[:64])
     return str(uuid.UUID(id_))
 
 

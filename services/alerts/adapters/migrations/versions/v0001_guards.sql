@@ -86,6 +86,19 @@ CREATE POLICY by_org ON not_reconciled
     USING (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*')
     WITH CHECK (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*');
 
+-- A letter without an organisation (org is null) equals no setting: only '*' sees it.
+ALTER TABLE dead_letters ENABLE ROW LEVEL SECURITY;
+ALTER TABLE dead_letters FORCE ROW LEVEL SECURITY;
+CREATE POLICY by_org ON dead_letters
+    USING (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*')
+    WITH CHECK (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*');
+
+ALTER TABLE dead_letter_changes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE dead_letter_changes FORCE ROW LEVEL SECURITY;
+CREATE POLICY by_org ON dead_letter_changes
+    USING (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*')
+    WITH CHECK (org = (SELECT current_setting('tieout.org', true)) OR (SELECT current_setting('tieout.org', true)) = '*');
+
 ALTER TABLE webhook_endpoints ENABLE ROW LEVEL SECURITY;
 ALTER TABLE webhook_endpoints FORCE ROW LEVEL SECURITY;
 CREATE POLICY by_org ON webhook_endpoints
@@ -112,6 +125,9 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON discrepancy_re
     FOR EACH STATEMENT EXECUTE FUNCTION tieout_refuse_change();
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON item_revisions
+    FOR EACH STATEMENT EXECUTE FUNCTION tieout_refuse_change();
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON dead_letter_changes
     FOR EACH STATEMENT EXECUTE FUNCTION tieout_refuse_change();
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON action_log

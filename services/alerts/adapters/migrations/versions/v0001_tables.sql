@@ -351,6 +351,67 @@ COMMENT ON COLUMN not_reconciled.event_id IS 'of the event; ingest may tell it t
 
 COMMENT ON COLUMN not_reconciled.occurred_at IS 'decides the period it counts in';
 
+CREATE TABLE dead_letters (
+    id UUID NOT NULL,
+    org TEXT,
+    source TEXT,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    hint TEXT NOT NULL,
+    rule TEXT,
+    event TEXT,
+    inbox_partition INTEGER NOT NULL,
+    inbox_offset BIGINT NOT NULL,
+    received_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    raw BYTEA NOT NULL,
+    raw_bytes INTEGER NOT NULL,
+    first_seen_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    state TEXT DEFAULT 'open' NOT NULL,
+    state_by TEXT,
+    state_reason TEXT,
+    state_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT dead_letters_pkey PRIMARY KEY (id)
+);
+
+CREATE INDEX dead_letters_org_received_at_id_idx ON dead_letters (org, received_at, id);
+
+CREATE INDEX dead_letters_open_idx ON dead_letters (reason) WHERE state = 'open';
+
+COMMENT ON COLUMN dead_letters.id IS 'of the letter: it is stored once, however often it arrives';
+
+COMMENT ON COLUMN dead_letters.org IS 'null: nobody could tell whose it is; only the scope of all organisations sees it';
+
+COMMENT ON COLUMN dead_letters.hint IS 'what to do';
+
+COMMENT ON COLUMN dead_letters.event IS 'the source''s id of the event';
+
+COMMENT ON COLUMN dead_letters.inbox_partition IS '-1: it came from no record of inbox';
+
+COMMENT ON COLUMN dead_letters.raw IS 'the first 64 KiB of the request or row as it came';
+
+COMMENT ON COLUMN dead_letters.raw_bytes IS 'its whole size';
+
+COMMENT ON COLUMN dead_letters.first_seen_at IS 'when alerts first stored it';
+
+COMMENT ON COLUMN dead_letters.state IS 'open, replayed or dismissed: people''s word';
+
+CREATE TABLE dead_letter_changes (
+    id BIGINT GENERATED ALWAYS AS IDENTITY,
+    org TEXT NOT NULL,
+    dead_letter_id UUID NOT NULL,
+    at TIMESTAMP WITH TIME ZONE NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    from_state TEXT NOT NULL,
+    to_state TEXT NOT NULL,
+    reason TEXT,
+    CONSTRAINT dead_letter_changes_pkey PRIMARY KEY (id)
+);
+
+CREATE INDEX dead_letter_changes_dead_letter_id_id_idx ON dead_letter_changes (dead_letter_id, id);
+
+COMMENT ON TABLE dead_letter_changes IS 'who did what with a dead letter, when and why; append-only';
+
 CREATE TABLE webhook_endpoints (
     id UUID NOT NULL,
     org TEXT NOT NULL,
