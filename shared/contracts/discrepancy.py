@@ -40,7 +40,7 @@ Key = str | list[str]
 """A one-field key prints as a string, else as a list."""
 
 
-class LogPosition(msgspec.Struct, frozen=True, kw_only=True):
+class LogPosition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where in the log of legs a result was made; `time` is log time there."""
 
     partition: int
@@ -48,7 +48,7 @@ class LogPosition(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
 
 
-class RecordEvidence(msgspec.Struct, frozen=True, kw_only=True):
+class RecordEvidence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One record as it stood when the result was made."""
 
     id: str

@@ -14,14 +14,14 @@ from shared.contracts.discrepancy import Key, LogPosition, RecordEvidence
 ItemStatus = Literal["pending", "matched", "discrepant"]
 
 
-class Total(msgspec.Struct, frozen=True, kw_only=True):
+class Total(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How many live records a side has in one currency, and their sum with the side's sign."""
 
     count: int
     amount: str
 
 
-class ItemSide(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ItemSide(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One side of an item: totals of its live records per currency, and up to 20 records, live or not."""
 
     occurred_at: datetime
@@ -32,7 +32,7 @@ class ItemSide(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sum of adjustment entries per currency; not in `totals`."""
 
 
-class ItemDiscrepancy(msgspec.Struct, frozen=True, kw_only=True):
+class ItemDiscrepancy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A discrepancy that is raised on the item now."""
 
     id: str
@@ -42,7 +42,7 @@ class ItemDiscrepancy(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The outcome of one group, as of `at`."""
 
     id: str

@@ -172,7 +172,7 @@ async def _stored(url: str, until: datetime, timeout_s: float) -> Tables:
                 await rows("SELECT * FROM discrepancies"),
                 await rows("SELECT id, revision, state FROM discrepancy_revisions ORDER BY id, revision"),
                 await rows("SELECT * FROM items"),
-                len(await rows("SELECT id FROM item_revisions")),
+                len(await rows("SELECT id FROM item_revisions UNION ALL SELECT id FROM items")),
                 await rows("SELECT discrepancy_id, revision, action FROM action_log"),
                 Counter(row["state"] for row in await rows("SELECT state FROM outbox")),
             )

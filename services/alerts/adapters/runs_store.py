@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import JSON, Text, cast, func, literal, or_, select, tuple_, update
+from sqlalchemy import JSON, ColumnElement, Table, Text, cast, func, literal, or_, select, tuple_, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,6 +50,7 @@ RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
 """Topics that carry progress, all with the partitions of `legs`. `not-reconciled` has other partitions and no progress:
 a period does not wait for it."""
 
+_JSON_OF_ITEM: Final = frozenset({"key", "sides", "discrepancies"})
 _SUMMARY = [column for column in runs.c if column.name not in {"report_json", "report_markdown"}]
 _decode_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
 _decode_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode
@@ -229,20 +230,14 @@ class _InHand:
             select(items.c.id)
             .where(mine, items.c.occurred_at >= run.period.start, items.c.occurred_at < run.period.end)
             .union(select(items.c.id).where(mine, items.c.log_time > since))
-            .subquery()
+            .cte("chosen")
         )
-        revision = item_revisions.c
-        statement = (
-            select(
-                *(column for column in revision if column.name not in {"key", "sides", "discrepancies"}),
-                revision.key.cast(Text).label("key"),
-                revision.sides.cast(Text).label("sides"),
-                revision.discrepancies.cast(Text).label("discrepancies"),
-            )
-            .join(chosen, chosen.c.id == revision.id)
-            .where(revision.log_time <= at)
-            .order_by(revision.id, revision.log_offset, revision.revision)
-        )
+        earlier = select(*_revision(item_revisions)).join(chosen, chosen.c.id == item_revisions.c.id)
+        present = select(*_revision(items)).join(chosen, chosen.c.id == items.c.id)
+        known = union_all(
+            earlier.where(item_revisions.c.log_time <= at), present.where(items.c.log_time <= at)
+        ).subquery()
+        statement = select(known).order_by(known.c.id, known.c.log_offset, known.c.revision)
         found: list[list[ItemState]] = []
         last = None
         result = await self._connection.stream(statement, execution_options={"yield_per": ROWS_AT_ONCE})
@@ -329,6 +324,14 @@ class _InHand:
             NotReconciled(source=row.source, type=row.type, count=row.events)
             for row in await self._connection.execute(statement)
         ]
+
+
+def _revision(table: Table) -> list[ColumnElement[Any]]:
+    """The columns of an item's revision, JSON as text, from where earlier or from where present ones stand."""
+    return [
+        (cast(table.c[column.name], Text) if column.name in _JSON_OF_ITEM else table.c[column.name]).label(column.name)
+        for column in item_revisions.c
+    ]
 
 
 async def _progress(connection: AsyncConnection) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The sink's tables: fenced transactions, COPY into temporary tables, then INSERT … ON CONFLICT."""
+"""The sink's tables: fenced transactions, COPY into temporary tables, then INSERT … SELECT."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -102,6 +102,8 @@ _CHECK = (
     "log_partition", "log_offset", "log_time",
 )  # fmt: skip
 _NOT_RECONCILED = ("org", "event_id", "source", "type", "occurred_at", "received_at")
+_ITEM_NOTES = ("last", "fresh")
+"""What the stage of items has beside their columns."""
 _LOG = (
     "org", "discrepancy_id", "at", "actor", "action", "from_status", "to_status", "assignee", "reason", "notes", "revision",
 )  # fmt: skip
@@ -116,35 +118,51 @@ def _list(columns: Iterable[str]) -> str:
     return ", ".join(columns)
 
 
-def _upsert(table: str, columns: tuple[str, ...]) -> str:
+def _move(table: str, columns: tuple[str, ...], stage: str) -> str:
+    return f"INSERT INTO {table} ({_list(columns)}) SELECT {_list(columns)} FROM {stage}"  # noqa: S608 - constants
+
+
+def _unless_newer(table: str, columns: tuple[str, ...]) -> str:
     sets = _list(f"{column} = EXCLUDED.{column}" for column in columns if column != "id")
     # Newer wins by place in the log first: a key that comes back after `keep` starts at revision 1 again.
     return (
-        f"INSERT INTO {table} ({_list(columns)}) SELECT {_list(columns)} FROM stage_{table} WHERE last "  # noqa: S608 - constants
-        f"ON CONFLICT (id) DO UPDATE SET {sets} "
+        f" ON CONFLICT (id) DO UPDATE SET {sets} "
         f"WHERE ({table}.log_offset, {table}.revision) < (EXCLUDED.log_offset, EXCLUDED.revision)"
     )
 
 
-def _append(table: str, columns: tuple[str, ...], stage: str) -> str:
-    return (
-        f"INSERT INTO {table} ({_list(columns)}) SELECT {_list(columns)} FROM {stage} "  # noqa: S608 - constants
-        "ON CONFLICT DO NOTHING"
-    )
+_UNLESS_THERE = " ON CONFLICT DO NOTHING"
+_PUT_RECORD = " ON CONFLICT (record_id, item_id) DO UPDATE SET live = EXCLUDED.live"
 
-
-_STAGES = {"discrepancies": ", false AS last", "items": ", false AS last", "checks": "", "outbox": ""}
+_STAGES = {
+    "discrepancies": ", false AS last",
+    "items": ", false AS last, false AS fresh",
+    "item_records": "",
+    "checks": "",
+    "outbox": "",
+}
 """Tables that are staged, and what their stage has beside their columns."""
 _CREATE_STAGES = ";".join(
     f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} ON COMMIT DELETE ROWS AS SELECT *{more} FROM {table} WITH NO DATA"  # noqa: S608 - constants
     for table, more in _STAGES.items()
 )
-_UPSERT_DISCREPANCIES = _upsert("discrepancies", _DISCREPANCY)
-_APPEND_DISCREPANCY_REVISIONS = _append("discrepancy_revisions", _DISCREPANCY_REVISION, "stage_discrepancies")
-_UPSERT_ITEMS = _upsert("items", _ITEM)
-_APPEND_ITEM_REVISIONS = _append("item_revisions", _ITEM_REVISION, "stage_items")
-_APPEND_CHECKS = _append("checks", _CHECK, "stage_checks")
-_APPEND_OUTBOX = _append("outbox", _OUTBOX, "stage_outbox")
+_PUT_DISCREPANCIES = (
+    _move("discrepancy_revisions", _DISCREPANCY_REVISION, "stage_discrepancies") + _UNLESS_THERE,
+    _move("discrepancies", _DISCREPANCY, "stage_discrepancies WHERE last")
+    + _unless_newer("discrepancies", _DISCREPANCY),
+)
+_PUT_CHECKS = _move("checks", _CHECK, "stage_checks") + _UNLESS_THERE
+_PUT_OUTBOX = _move("outbox", _OUTBOX, "stage_outbox") + _UNLESS_THERE
+_PUT_CHANGED_ITEMS = (
+    # The revision that is overwritten goes to item_revisions by a trigger.
+    _move("item_revisions", _ITEM_REVISION, "stage_items WHERE NOT last") + _UNLESS_THERE,
+    _move("items", _ITEM, "stage_items WHERE last AND NOT fresh") + _unless_newer("items", _ITEM),
+)
+# In the order of their ids: neighbours in the index are written together, and two sinks cannot wait for each other.
+_ADD_ITEMS = _move("items", _ITEM, "stage_items WHERE fresh ORDER BY id")
+_ADD_RECORDS = _move("item_records", _RECORD, "stage_item_records ORDER BY record_id")
+_COMPARED = {_ADD_ITEMS: _unless_newer("items", _ITEM), _ADD_RECORDS: _PUT_RECORD}
+"""How each is ended where a row may be there already."""
 
 
 class PostgresSink:
@@ -252,25 +270,45 @@ class PostgresSinkTransaction:
     async def write(self, writes: Writes) -> None:
         # What is staged goes to its tables in one round trip: a batch of few rows is made of little else.
         moves: list[str] = []
+        adds: Sequence[str] = ()
         if writes.revisions:
             await self._stage("discrepancies", (*_DISCREPANCY, "last"), [_discrepancy_row(r) for r in writes.revisions])
-            moves += [_APPEND_DISCREPANCY_REVISIONS, _UPSERT_DISCREPANCIES]
-        if writes.items:
-            await self._stage("items", (*_ITEM, "last"), [_item_row(r) for r in writes.items])
-            moves += [_APPEND_ITEM_REVISIONS, _UPSERT_ITEMS]
+            moves += _PUT_DISCREPANCIES
         if writes.checks:
             await self._stage("checks", _CHECK, [_check_row(c.place, c.offset, c.check) for c in writes.checks])
-            moves.append(_APPEND_CHECKS)
+            moves.append(_PUT_CHECKS)
         if writes.outgoing:
             await self._stage("outbox", _OUTBOX, [_outbox_row(o) for o in writes.outgoing])
-            moves.append(_APPEND_OUTBOX)
-        if moves:
-            await self._driver.execute(";".join(moves))
+            moves.append(_PUT_OUTBOX)
+        if writes.items:
+            await self._stage("items", (*_ITEM, *_ITEM_NOTES), [_item_row(r) for r in writes.items])
+            fresh = [revision for revision in writes.items if revision.records is not None]
+            if len(fresh) < len(writes.items):
+                moves += _PUT_CHANGED_ITEMS
+            if fresh:
+                await self._stage("item_records", _RECORD, _record_rows(fresh))
+                adds = (_ADD_ITEMS, _ADD_RECORDS)
+        await self._move(moves, adds)
         await self._write_log(writes)
         await self._write_item_places(writes)
         await self._write_not_reconciled(writes.not_reconciled)
         await self._write_topic_outbox(writes)
         await self._write_progress(writes.progress)
+
+    async def _move(self, moves: Sequence[str], adds: Sequence[str]) -> None:
+        """Run `moves`, then `adds`, whose rows are believed to be new: not asking first is a third faster.
+
+        The belief is wrong only where somebody else wrote as well, and then each row is compared with what is there.
+        """
+        if not adds:
+            if moves:
+                await self._driver.execute(";".join(moves))
+            return
+        try:
+            await self._driver.execute(";".join([*moves, "SAVEPOINT adds", *adds, "RELEASE SAVEPOINT adds"]))
+        except asyncpg.UniqueViolationError:
+            compared = [add + _COMPARED[add] for add in adds]
+            await self._driver.execute(";".join(["ROLLBACK TO SAVEPOINT adds", *compared, "RELEASE SAVEPOINT adds"]))
 
     async def _write_log(self, writes: Writes) -> None:
         if writes.log:
@@ -298,8 +336,7 @@ class PostgresSinkTransaction:
             columns = [[getattr(held, name) for held in writes.holds] for name in _RECORD]
             await self._driver.execute(
                 f"INSERT INTO item_records ({_list(_RECORD)}) "  # noqa: S608 - constants
-                "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[]) "
-                "ON CONFLICT (record_id, item_id) DO UPDATE SET live = EXCLUDED.live",
+                "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[])" + _PUT_RECORD,
                 *columns,
             )
 
@@ -396,8 +433,18 @@ def _item_row(revision: StoredItemRevision) -> tuple[Any, ...]:
     return (
         item.id, item.org, revision.group_id, item.revision, item.status, item.rule, item.pack, _json(item.key).decode(),
         _json(item.sides).decode(), _json(item.discrepancies).decode(), item.at, item.occurred_at, item.live,
-        item.log.partition, item.log.offset, item.log.time, None, revision.last,
+        item.log.partition, item.log.offset, item.log.time, None, revision.last, revision.records is not None,
     )  # fmt: skip
+
+
+def _record_rows(revisions: Sequence[StoredItemRevision]) -> list[tuple[Any, ...]]:
+    """The records of new items."""
+    return [
+        (id_, revision.item.id, revision.group_id, revision.item.org, live)
+        for revision in revisions
+        if revision.records
+        for id_, live in revision.records.items()
+    ]
 
 
 def _check_row(place: Place, offset: int, check: Check) -> tuple[Any, ...]:

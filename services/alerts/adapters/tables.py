@@ -187,7 +187,7 @@ item_revisions = Table(
     Column("at", _Time, nullable=False),
     Column("occurred_at", _Time),
     Column("live", Boolean, nullable=False),
-    comment="every revision of every item; append-only; a report asks what an item was at a point of log time",
+    comment="earlier revisions of items, the present ones stand in items; append-only; a report asks what was at a log time",
 )
 
 item_records = Table(

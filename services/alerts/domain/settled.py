@@ -64,8 +64,11 @@ def repeats_item(item: Item, same: StoredItem | None, group: Iterable[StoredItem
     """
     if same is not None and same.reopened_offset is None and item.revision > same.revision:
         return None
+    settled = [known for known in group if known.settled]
+    if not settled:
+        return None
     records = _item_records(item.sides)
-    return next((known for known in group if _holds(known, records, item.log.offset)), None)
+    return next((known for known in settled if _holds(known, records, item.log.offset)), None)
 
 
 def repeats_discrepancy(found: Discrepancy, group: Iterable[StoredItem]) -> bool:
@@ -129,15 +132,21 @@ def placed_records(sides: dict[str, ItemSide | None]) -> dict[RecordName, Placed
 
     The item tells how many records are live, not which; only where some are and some are not does the status decide.
     """
-    placed: dict[RecordName, Placed] = {}
-    for name, side in sides.items():
-        if side is None:
-            continue
-        count = sum(total.count for total in side.totals.values())
-        for record in side.records:
-            live = count > 0 and (count >= len(side.records) or _is_live(record.status))
-            placed[record.source, record.record] = Placed(side=name, record=record, live=live)
-    return placed
+    return {
+        (record.source, record.record): Placed(side=name, record=record, live=live)
+        for name, side in sides.items()
+        if side is not None
+        for record, live in live_records(side)
+    }
+
+
+def live_records(side: ItemSide) -> list[tuple[RecordEvidence, bool]]:
+    """Return the records of a side, each with whether it counts; see `placed_records`."""
+    count = 0
+    for total in side.totals.values():
+        count += total.count
+    every = count > 0 and count >= len(side.records)
+    return [(record, every or (count > 0 and _is_live(record.status))) for record in side.records]
 
 
 def _is_live(status: str | None) -> bool:

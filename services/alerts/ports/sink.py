@@ -83,9 +83,14 @@ class StoredRevision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredItemRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision to store; `last` of its item in the batch becomes the current one."""
+
     item: Item
     group_id: str
     last: bool
+    records: dict[str, bool] | None = None
+    """Of an item that is not stored yet and comes once in the batch: its records by id, and whether each counts. They
+    are stored with it and stand in no `holds`."""
 
 
 class Logged(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Stores what the matcher found: one batch, one transaction, whatever was stored before it."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from services.alerts.domain import moved, settled, triage
@@ -65,12 +66,14 @@ class _Group:
 class _Change:
     """An item revision that is stored, with what stood there before."""
 
-    __slots__ = ("before", "group", "item")
+    __slots__ = ("before", "group", "item", "records")
 
     def __init__(self, item: Item, group: str, before: StoredItem | None) -> None:
         self.item = item
         self.group = group
         self.before = before
+        self.records: dict[str, bool] | None = None
+        """Of the only revision of a new item, which nearly all are: see `StoredItemRevision.records`."""
 
 
 _News = tuple[Absorbed, Found | None]
@@ -103,11 +106,28 @@ def _absorb_items(items: Sequence[Item], groups: dict[str, _Group], writes: Writ
         change = _Change(item, id_, same)
         last[item.id] = change
         stored.append(change)
+    for change in last.values():
+        if change.before is None:
+            change.records = _records(change.item)
     writes.items = [
-        StoredItemRevision(item=change.item, group_id=change.group, last=last[change.item.id] is change)
+        StoredItemRevision(
+            item=change.item,
+            group_id=change.group,
+            last=last[change.item.id] is change,
+            records=change.records,
+        )
         for change in stored
     ]
     return stored
+
+
+def _records(item: Item) -> dict[str, bool]:
+    return {
+        name_id(item.org, item.rule, record.source, record.record): live
+        for side in item.sides.values()
+        if side is not None
+        for record, live in settled.live_records(side)
+    }
 
 
 async def _absorb_discrepancies(
@@ -165,10 +185,9 @@ class _Step:
 async def _absorb_moves(
     transaction: SinkTransaction, changes: Sequence[_Change], writes: Writes, now: datetime, rebuilt: set[int]
 ) -> list[_News]:
-    steps = [step for change in changes for step in _steps(change)]
-    if not steps:
+    if not changes:
         return []
-    turns = _turns(steps, await _holdings(transaction, steps), writes)
+    turns = await _follow(transaction, changes, writes)
     if not turns:
         return []
     standings = await transaction.standings(set(turns))
@@ -217,13 +236,32 @@ def _steps(change: _Change) -> list[_Step]:
     ]
 
 
-async def _holdings(transaction: SinkTransaction, steps: Sequence[_Step]) -> dict[str, list[Holding]]:
-    """Return what has to be known of the groups that hold the steps' records: of nearly every record, all of them."""
-    holdings = await transaction.holders({step.record_id for step in steps}, HOLDERS_MAX + 1)
-    crowded = [step for step in steps if len(holdings.get(step.record_id, ())) > HOLDERS_MAX]
+async def _follow(transaction: SinkTransaction, changes: Sequence[_Change], writes: Writes) -> dict[str, list[Turn]]:
+    """Follow the records of `changes` through their groups; return by discrepancy what may have moved.
+
+    A record that stands nowhere yet and comes once cannot have moved, and no step is made for it: nearly all are so.
+    """
+    came_again = [change for change in changes if change.records is None]
+    steps = {id(change): _steps(change) for change in came_again}
+    records = [id_ for change in changes for id_ in change.records or ()]
+    records += [step.record_id for some in steps.values() for step in some]
+    asked = set(records)
+    holdings = await transaction.holders(asked, HOLDERS_MAX + 1)
+    known = holdings.keys() | (_repeated(records) if len(asked) < len(records) else set())
+    for change in changes:
+        if change.records is not None and not known.isdisjoint(change.records):
+            steps[id(change)] = [step for step in _steps(change) if step.record_id in known]
+    ordered = [step for change in changes for step in steps.get(id(change), ())]
+    crowded = [step for step in ordered if len(holdings.get(step.record_id, ())) > HOLDERS_MAX]
     if crowded:
         holdings |= await transaction.holders_among(_places_asked(crowded))
-    return holdings
+    turns = _turns(ordered, holdings, writes)
+    _note_places([step for change in came_again for step in steps[id(change)]], writes)
+    return turns
+
+
+def _repeated(records: Iterable[str]) -> set[str]:
+    return {id_ for id_, count in Counter(records).items() if count > 1}
 
 
 def _places_asked(steps: Sequence[_Step]) -> set[tuple[str, str]]:
@@ -236,9 +274,8 @@ def _places_asked(steps: Sequence[_Step]) -> set[tuple[str, str]]:
 
 
 def _turns(steps: Sequence[_Step], holdings: dict[str, list[Holding]], writes: Writes) -> dict[str, list[Turn]]:
-    """Follow every record through its groups; return by discrepancy what may have moved, and note what is to be stored."""
+    """Follow every record through its groups; return by discrepancy what may have moved, and note what is withdrawn."""
     whereabouts: dict[str, Whereabouts] = {}
-    held: dict[tuple[str, str], HeldRecord | None] = {}
     withdrawals: dict[str, WithdrawRequested] = {}
     turns: dict[str, list[Turn]] = {}
     for step in steps:
@@ -252,11 +289,15 @@ def _turns(steps: Sequence[_Step], holdings: dict[str, list[Holding]], writes: W
         if step.placed is not None and where.is_twice:
             source, record = step.name
             withdrawals[id_] = WithdrawRequested(org=here.org, rule=here.rule, source=source, record=record)
-        held[id_, step.item_id] = _held(step)
     writes.withdrawals = list(withdrawals.values())
+    return turns
+
+
+def _note_places(steps: Sequence[_Step], writes: Writes) -> None:
+    """Note which records are to be stored as held by which items, and which no longer."""
+    held = {(step.record_id, step.item_id): _held(step) for step in steps}
     writes.holds = [one for one in held.values() if one is not None]
     writes.leaves = [place for place, one in held.items() if one is None]
-    return turns
 
 
 def _held(step: _Step) -> HeldRecord | None:

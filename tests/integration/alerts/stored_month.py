@@ -195,11 +195,12 @@ def generated_month(size: int, seed: int = 7) -> Month:
 
 
 async def store_items(connection: AsyncConnection, revisions: list[Item]) -> None:
-    """Store revisions as the sink does: each as history, the last of each item as current."""
+    """Store revisions as the sink does: the last of each item as current, earlier ones as history."""
     rows = [_item_row(one) for one in revisions]
     last = {row["id"]: row for row in rows}
-    for place in range(0, len(rows), 1000):
-        await connection.execute(insert(item_revisions), rows[place : place + 1000])
+    earlier = [row for row in rows if last[row["id"]] is not row]
+    for place in range(0, len(earlier), 1000):
+        await connection.execute(insert(item_revisions), earlier[place : place + 1000])
     names = set(items.c.keys()) - {"reopened_offset"}
     from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -263,7 +264,7 @@ def _item_row(one: Item) -> dict[str, Any]:
 
 
 def _discrepancy_row(one: Discrepancy) -> dict[str, Any]:
-    plain = {name: getattr(one, name) for name in one.__struct_fields__ if name not in {"log", "sides", "difference"}}
+    plain = {name: getattr(one, name) for name in one.__struct_fields__ if name in discrepancies.c}
     return (
         plain
         | _log(one)

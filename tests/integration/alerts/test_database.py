@@ -21,14 +21,19 @@ PLACE = Place("discrepancies", 0)
 
 
 async def stored(database: Database) -> None:
-    """One discrepancy and one item each of acme and other."""
+    """One discrepancy and one item in two revisions each of acme and other."""
     batch = Batch(
         spans=[],
         discrepancies=[
             Found(found(), PLACE, 0, START),
             Found(found("d2", org="other", key="pay_2"), PLACE, 1, START),
         ],
-        items=[item(), item("i2", org="other", key="pay_2")],
+        items=[
+            item(),
+            item(revision=2, offset=12),
+            item("i2", org="other", key="pay_2"),
+            item("i2", 2, offset=12, org="other", key="pay_2"),
+        ],
     )
     await store(PostgresSink(database), batch, START)
 

@@ -499,3 +499,64 @@ async def test_a_database_that_is_away_is_said_so():
         async with sink.transaction([]):
             pass
     assert "secret" not in str(error.value)
+
+
+# Revisions of items
+
+
+async def revisions(sink: Sink) -> list[tuple[int, str]]:
+    """What the table of earlier revisions holds."""
+    query = "SELECT revision, status FROM item_revisions ORDER BY log_offset, revision"
+    return [(row["revision"], row["status"]) for row in await sink.rows(query)]
+
+
+async def test_an_item_is_stored_once_and_what_it_was_is_kept_when_it_changes(sink: Sink):
+    """The present revision stands in items alone; within a batch and between batches none is lost."""
+    await sink.take(item(offset=10))
+    assert await revisions(sink) == []
+    await sink.take(item(revision=2, offset=20, status="pending"), item(revision=3, offset=30))
+    assert (await sink.one("SELECT revision FROM items"))["revision"] == 3
+    assert await revisions(sink) == [(1, "matched"), (2, "pending")]
+    await sink.take(item(offset=10), item(revision=2, offset=20, status="pending"), item(revision=3, offset=30))
+    assert await revisions(sink) == [(1, "matched"), (2, "pending")]
+
+
+async def test_several_revisions_of_a_new_item_in_one_batch_leave_the_last_and_the_others(sink: Sink):
+    """As if they had come one by one; so do its records."""
+    without = {"internal": item_side(record("pay_1")), "provider": None}
+    await sink.take(item(offset=10), item(revision=2, offset=20, status="pending", sides=without))
+    assert (await sink.one("SELECT revision FROM items"))["revision"] == 2
+    assert await revisions(sink) == [(1, "matched")]
+    assert len(await sink.rows("SELECT * FROM item_records")) == 1
+
+
+async def test_whoever_changes_an_item_leaves_what_it_was(sink: Sink):
+    """The database keeps the revision itself; a note on the present one is no revision."""
+    await sink.take(item(offset=10))
+    await sink.execute("UPDATE items SET reopened_offset = 5")
+    assert await revisions(sink) == []
+    await sink.execute("UPDATE items SET revision = 2, log_offset = 20")
+    assert await revisions(sink) == [(1, "matched")]
+    with pytest.raises(Exception, match="items is append-only"):
+        await sink.execute("DELETE FROM items")
+
+
+async def test_an_item_that_came_from_elsewhere_is_compared_and_not_doubled(sink: Sink):
+    """Where a new item is there after all (its key reads differently), the newer revision stands and history is whole."""
+    await sink.take(item(offset=10), item("i2", key="pay_2", offset=11))
+    sides = {"internal": item_side(record("pay_1")), "provider": item_side(record("pay_3", source="stripe"), live=0)}
+    await sink.take(item(revision=2, key=["pay_1", "x"], offset=20, sides=sides), item("i3", key="pay_3", offset=21))
+    rows = await sink.rows("SELECT revision, key FROM items ORDER BY log_offset")
+    assert rows == [
+        {"revision": 1, "key": "pay_2"},
+        {"revision": 2, "key": ["pay_1", "x"]},
+        {"revision": 1, "key": "pay_3"},
+    ]
+    assert await revisions(sink) == [(1, "matched")]
+
+
+async def test_a_new_item_tells_which_of_its_records_count(sink: Sink):
+    """A void record is held as well, and does not count."""
+    sides = {"internal": item_side(record("pay_1"), record("pay_0", status="voided"), live=1), "provider": None}
+    await sink.take(item(offset=10, sides=sides))
+    assert [row["live"] for row in await sink.rows("SELECT live FROM item_records ORDER BY live")] == [False, True]

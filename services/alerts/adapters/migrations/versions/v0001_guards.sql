@@ -136,6 +136,23 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON action_log
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON adjustments
     FOR EACH STATEMENT EXECUTE FUNCTION tieout_refuse_change();
 
+-- What an item was is kept when it changes, whoever changes it: a report asks what stood at a point of log time. The
+-- present revision stands in items alone.
+CREATE FUNCTION tieout_keep_item() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO item_revisions (id, log_offset, revision, log_partition, log_time, org, rule, pack, key, status, sides,
+                                discrepancies, at, occurred_at, live)
+    VALUES (OLD.id, OLD.log_offset, OLD.revision, OLD.log_partition, OLD.log_time, OLD.org, OLD.rule, OLD.pack, OLD.key,
+            OLD.status, OLD.sides, OLD.discrepancies, OLD.at, OLD.occurred_at, OLD.live)
+    ON CONFLICT DO NOTHING; RETURN NULL; END $$;
+
+CREATE TRIGGER kept AFTER UPDATE ON items FOR EACH ROW
+    WHEN ((OLD.log_offset, OLD.revision) IS DISTINCT FROM (NEW.log_offset, NEW.revision))
+    EXECUTE FUNCTION tieout_keep_item();
+
+-- Its present revision would be lost.
+CREATE TRIGGER kept_whole BEFORE DELETE OR TRUNCATE ON items
+    FOR EACH STATEMENT EXECUTE FUNCTION tieout_refuse_change();
+
 -- New messages are sent at once: the dispatcher listens, and polls only for what fell due.
 CREATE FUNCTION tieout_outbox_grew() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     PERFORM pg_notify('tieout_outbox', ''); RETURN NULL; END $$;

@@ -179,7 +179,7 @@ CREATE TABLE item_revisions (
     CONSTRAINT item_revisions_pkey PRIMARY KEY (id, log_offset, revision)
 );
 
-COMMENT ON TABLE item_revisions IS 'every revision of every item; append-only; a report asks what an item was at a point of log time';
+COMMENT ON TABLE item_revisions IS 'earlier revisions of items, the present ones stand in items; append-only; a report asks what was at a log time';
 
 CREATE TABLE item_records (
     record_id UUID NOT NULL,
