@@ -9,9 +9,12 @@ still be moved by a newer event is left open by the design.
 """
 
 from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.model import balance_model
 from tests.model.match_model import Event, Rule, duration
 from tests.model.strategies import LONG, SIGN_BY, at, present
 from tests.model.stream import Stream
@@ -25,9 +28,10 @@ DATES = [
 ]
 DATE_OF = {"r1": DATES[1], "r2": DATES[2], "r3": DATES[3]}
 EMPTY_READS = ["2026-03-06T08:30:00Z", "2026-03-06T09:45:00Z"]
-AMOUNTS = [*["10.00"] * 4, "5.00", "-5.00", "0.00", "10.01"]
-BALANCES = ["0.00", "10.00", "10.00", "10.01", "15.00", "20.00", "-5.00"]
-CURRENCIES = [*["EUR"] * 8, "USD", "USDC"]
+AMOUNTS = [*["10.00"] * 6, "5.00", "-5.00", "0.00", "10.01"]
+BALANCES = [*["0.00", "10.00", "20.00"] * 3, "10.01", "15.00", "-5.00"]
+COUNTS = ["0", "1", "1", "2", "3"]
+CURRENCIES = [*["EUR"] * 12, "USD", "USDC"]
 STATUSES = [*[None] * 8, "posted", "pending", "voided"]
 DISCREPANCY = "6f1c2a34-0000-5000-8000-000000000001"
 SHORT = "1h"
@@ -65,7 +69,7 @@ def rules(draw: st.DrawFn) -> Rule:
         "measure": measure,
         "opening": draw(st.sampled_from(openings)),
         "settle": draw(st.sampled_from(["0s", "5m", "5m"])),
-        "keep": draw(st.sampled_from([SHORT, LONG])),
+        "keep": draw(st.sampled_from([SHORT, LONG, LONG])),
         "overrides": {"w2": draw(st.sampled_from(overrides))},
         "severity": {
             "default": "low",
@@ -82,10 +86,12 @@ def streams(draw: st.DrawFn, rule: Rule, *, law: bool) -> list[Event]:
     slots = sorted(draw(st.lists(slot, min_size=2, max_size=8) | st.lists(slot, min_size=6, max_size=14)))
     events: list[Event] = []
     for number, offset in enumerate(slots):
-        kinds = ["movement"] * 10 + ["reading"] * 7 + ["adjustment"] * 2 + ["again"] * 2
+        kinds = ["movement"] * 10 + ["heal"] * 6 + ["reading"] * 7 + ["adjustment"] * 3 + ["again"] * 2
         kinds += [] if law else ["reused", "refused", "empty"]
         kind = draw(st.sampled_from(kinds))
-        event = draw(one_event(rule, kind, f"{draw(st.sampled_from('abz'))}{number}", events))
+        new_id = f"{draw(st.sampled_from('abz'))}{number}"
+        open_now = raised(rule, events, at(offset)) if kind == "heal" else []
+        event = draw(healing(rule, new_id, open_now) if open_now else one_event(rule, kind, new_id, events))
         events.append(event | {"received_at": at(offset)})
     return events
 
@@ -100,10 +106,39 @@ def one_event(draw: st.DrawFn, rule: Rule, kind: str, new_id: str, before: list[
         return draw(movements(rule, new_id)) | {"occurred_at": "2099-01-01T00:00:00Z"}
     if kind == "empty":
         fault = draw(st.sampled_from([{"attrs": {"accounts": "0"}}, {"amount": None}]))
-        return present(draw(readings(new_id)) | {"occurred_at": draw(st.sampled_from(EMPTY_READS))} | fault)
+        return present(draw(readings(rule, new_id)) | {"occurred_at": draw(st.sampled_from(EMPTY_READS))} | fault)
     if kind == "reading":
-        return draw(readings(new_id))
+        return draw(readings(rule, new_id))
     return draw(adjustments(new_id) if kind == "adjustment" else movements(rule, new_id))
+
+
+def raised(rule: Rule, events: list[Event], until: str) -> list[dict[str, Any]]:
+    return [one for one in balance_model.run(rule, events, until).discrepancies if one["state"] == "raised"]
+
+
+@st.composite
+def healing(draw: st.DrawFn, rule: Rule, new_id: str, open_now: list[dict[str, Any]]) -> Event:
+    """A movement, an adjustment or a reading that brings an open mismatch to nothing."""
+    wrong = draw(st.sampled_from(open_now))
+    sign, drift = rule["movements"]["sign"], Decimal(wrong["difference"])
+    amount = abs(drift) if isinstance(sign, dict) else drift * sign
+    event = {
+        "org": wrong["org"],
+        "source": "ledger",
+        "id": new_id,
+        "record": new_id,
+        "account": wrong["key"],
+        "currency": wrong["currency"] or "EUR",
+        "status": "posted",
+        "attrs": {"direction": "credit" if drift > 0 else "debit"},
+    }
+    reading = {"source": "circle", "type": "balance.read", "amount": wrong["expected"], "sequence": 3}
+    plug = {"type": "adjustment.plug", "refs": {"discrepancy": DISCREPANCY}}
+    kind = draw(
+        st.sampled_from([{"type": "movement.posted", "record": "r1"}, {"type": "movement.posted"}, plug, reading])
+    )
+    of_reading = DATES[-1] if kind is reading else DATE_OF["r1"]
+    return event | {"amount": f"{amount:f}", "occurred_at": of_reading} | kind
 
 
 @st.composite
@@ -115,7 +150,7 @@ def movements(draw: st.DrawFn, rule: Rule, new_id: str) -> Event:
     absent = draw(st.sampled_from([()] * 20 + [("amount",), ("currency",)]))
     return present(
         {
-            "org": draw(st.sampled_from(["acme"] * 9 + ["globex"])),
+            "org": draw(st.sampled_from(["acme"] * 15 + ["globex"])),
             "source": "ledger",
             "type": "movement.posted",
             "id": new_id,
@@ -126,7 +161,7 @@ def movements(draw: st.DrawFn, rule: Rule, new_id: str) -> Event:
             "amount": draw(st.sampled_from(AMOUNTS)),
             "currency": draw(st.sampled_from(CURRENCIES)),
             "status": draw(st.sampled_from(STATUSES)),
-            "account": draw(st.sampled_from([*["w1"] * 12, *["w2"] * 5, ""])),
+            "account": draw(st.sampled_from([*["w1"] * 24, *["w2"] * 6, ""])),
             "attrs": present({"direction": draw(st.sampled_from(directions))}),
         }
         | dict.fromkeys(absent)
@@ -134,18 +169,18 @@ def movements(draw: st.DrawFn, rule: Rule, new_id: str) -> Event:
 
 
 @st.composite
-def readings(draw: st.DrawFn, new_id: str) -> Event:
+def readings(draw: st.DrawFn, rule: Rule, new_id: str) -> Event:
     return present(
         {
-            "org": draw(st.sampled_from(["acme"] * 9 + ["globex"])),
+            "org": draw(st.sampled_from(["acme"] * 15 + ["globex"])),
             "source": "circle",
             "type": "balance.read",
             "id": new_id,
             "sequence": draw(st.sampled_from([None, None, 1, 2])),
             "occurred_at": draw(st.sampled_from(DATES)),
-            "amount": draw(st.sampled_from(BALANCES)),
+            "amount": draw(st.sampled_from(COUNTS if rule["measure"] == "count" else BALANCES)),
             "currency": draw(st.sampled_from(CURRENCIES)),
-            "account": draw(st.sampled_from([*["w1"] * 12, *["w2"] * 5, ""])),
+            "account": draw(st.sampled_from([*["w1"] * 24, *["w2"] * 6, ""])),
             "attrs": draw(st.sampled_from([{}, {"accounts": "3"}])),
         }
     )
@@ -163,10 +198,10 @@ def adjustments(draw: st.DrawFn, new_id: str) -> Event:
             "sequence": draw(st.sampled_from([None, 1])),
             "supersedes": draw(st.sampled_from([None] * 12 + ["adj1"])),
             "occurred_at": draw(st.sampled_from(DATES)),
-            "amount": draw(st.sampled_from(["10.00", "-10.00", "5.00", "0.01"])),
+            "amount": draw(st.sampled_from(["10.00", "10.00", "-10.00", "-10.00", "5.00", "0.01"])),
             "currency": draw(st.sampled_from(["EUR", "EUR", "EUR", "USD"])),
             "status": draw(st.sampled_from([None] * 5 + ["voided"])),
-            "account": draw(st.sampled_from(["w1", "w1", "w2", ""])),
+            "account": draw(st.sampled_from([*["w1"] * 8, "w2", ""])),
             "refs": {"discrepancy": DISCREPANCY},
             "attrs": {"direction": draw(st.sampled_from([*["credit"] * 6, *["debit"] * 6, "sideways"]))},
         }
