@@ -24,6 +24,7 @@ from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
 from services.alerts.adapters.delivery.outbox import PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.explanation_store import PostgresExplanations
 from services.alerts.adapters.inbox_reader import KafkaInbox
 from services.alerts.adapters.rule_topic import RuleTopic
 from services.alerts.adapters.runs_store import PostgresRuns
@@ -33,6 +34,7 @@ from services.alerts.adapters.triage_store import PostgresTriage
 from services.alerts.handlers import web
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
+from services.alerts.handlers.explainer import explain
 from services.alerts.handlers.http import billing, counts, create_app, v1
 from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
@@ -58,7 +60,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.metrics import gauge
 from shared.telemetry.ops import AsgiApp, listen, ops_app, serve_ops
 
-Role = Literal["sink", "api", "dispatcher", "scheduler"]
+Role = Literal["sink", "api", "dispatcher", "scheduler", "explainer"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 LOOP_STALL_S_MAX = 30.0
@@ -120,8 +122,18 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
         Part("open", frozenset({"sink"}), lambda: _count_open(stores.database, health)),
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
         Part("dispatcher", frozenset({"dispatcher"}), lambda: _deliver(stores.database, settings, health)),
+        Part("explainer", frozenset({"explainer"}), lambda: _explain(stores.database, settings, health)),
         Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_runs(stores), health)),
     ]
+
+
+async def _explain(database: Database, settings: AlertsSettings, health: Health) -> None:
+    await explain(
+        PostgresExplanations(database),
+        health,
+        poll_s=settings.explainer_poll_s,
+        cluster_size_min=settings.cluster_size_min,
+    )
 
 
 def _endpoints(stores: Stores, settings: AlertsSettings) -> Endpoints:

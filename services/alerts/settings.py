@@ -29,6 +29,10 @@ class AlertsSettings(ServiceSettings):
     """Between two tries while PostgreSQL or Kafka is away."""
     sink_rebuild: bool = False
     """Store what the topics hold at the first start on an empty database without telling any endpoint about it."""
+    explainer_poll_s: float = Field(default=0.5, gt=0, le=60)
+    """How often the explainer looks for changes to look at: people see near misses within a second."""
+    cluster_size_min: int = Field(default=3, ge=2, le=10_000)
+    """Open discrepancies of one cause from which they are shown as a cluster: two may be chance."""
     outbox_poll_s: float = Field(default=0.5, gt=0, le=60)
     """How often records for Kafka are looked for: a revoked key must reach ingest within 5 s."""
     webhooks_allow_private: bool = False

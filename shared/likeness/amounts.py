@@ -13,7 +13,7 @@ from shared.likeness.known import (
     RATES_PER_USD,
     TAX_PERCENTAGES,
 )
-from shared.money import EXACT, decimals_of, format_amount
+from shared.money import EXACT, decimals_of
 from shared.money.currency import DECIMALS_DEFAULT
 
 Kind = Literal[
@@ -46,6 +46,8 @@ _ONE = Decimal(1)
 _HALF = Decimal("0.5")
 _PERCENT = Decimal("0.01")
 _ZERO = Decimal(0)
+_OUT = (Decimal("1.000000001"), Decimal("0.999999999"))
+"""Moves the ends of a range outwards, since they were divided; whoever looks there asks `likeness` again."""
 _DAY = timedelta(days=1)
 
 
@@ -239,27 +241,26 @@ def _across_currencies(expected: Money, actual: Money) -> Likeness | None:
     a, b = expected.amount, actual.amount
     if not a or not b or (a < 0) != (b < 0):
         return None
-    pattern = f"{one}/{other}"
+    pattern = "/".join(sorted((one, other)))
     if a == b:
         return Likeness("same_number", pattern, "the number is the same, so one of the currencies looks wrong")
     band = _band(one, other)
     if band is None:
         return None
-    low, high, per_one = band
-    left = EXACT.multiply(abs(b), per_one)
-    if not EXACT.multiply(abs(a), low) <= left <= EXACT.multiply(abs(a), high):
+    per_one, per_other, width = band
+    worth, is_worth = sorted((EXACT.multiply(abs(a), per_other), EXACT.multiply(abs(b), per_one)))
+    if is_worth > EXACT.multiply(worth, width):
         return None
     return Likeness("other_currency", pattern, f"worth as much at a plausible rate of {_rate(a, b, one, other)}")
 
 
 @cache
 def _band(one: str, other: str) -> tuple[Decimal, Decimal, Decimal] | None:
-    """Return (low, high, per): b of `other` is worth a of `one` where a*low <= b*per <= a*high. Without a division."""
+    """Return both currencies' units per dollar, and the factor by which their worths may differ either way."""
     if one not in RATES_PER_USD or other not in RATES_PER_USD:
         return None
     (per_one, width_one), (per_other, width_other) = RATES_PER_USD[one], RATES_PER_USD[other]
-    width = EXACT.multiply(Decimal(width_one + width_other), _PERCENT)
-    return EXACT.multiply(per_other, _ONE - width), EXACT.multiply(per_other, _ONE + width), per_one
+    return per_one, per_other, EXACT.add(_ONE, EXACT.multiply(Decimal(width_one + width_other), _PERCENT))
 
 
 def _rate(a: Decimal, b: Decimal, one: str, other: str) -> str:
@@ -355,11 +356,7 @@ def plausible_amounts(amount: Decimal, currency: str, other: str) -> tuple[tuple
     band = _band(currency, other)
     if band is None:
         return ((amount, amount),)
-    low, high, per = band
-    least, greatest = sorted((amount * low / per, amount * high / per))
-    return (least, greatest), (amount, amount)
-
-
-def printed(money: Money) -> str:
-    """Return the amount as sentences print it."""
-    return f"{format_amount(money.amount, money.currency)} {money.currency or ''}".strip()
+    per_one, per_other, width = band
+    worth = amount * per_other / per_one
+    least, greatest = sorted((worth / width, worth * width))
+    return (least * _OUT[least > 0], greatest * _OUT[greatest < 0]), (amount, amount)

@@ -20,6 +20,7 @@ class Role(StrEnum):
     API = "api"
     DISPATCHER = "dispatcher"
     SCHEDULER = "scheduler"
+    EXPLAINER = "explainer"
 
 
 def register(app: typer.Typer) -> None:

@@ -45,6 +45,7 @@ TypeOption = Annotated[str | None, typer.Option("--type", help="Such as AmountMi
 RuleOption = Annotated[str | None, typer.Option(help="Such as billing.payments.")]
 KeyOption = Annotated[str | None, typer.Option(help="The match key; several fields as a JSON list.")]
 SinceOption = Annotated[str | None, typer.Option(help="Raised first at or after this RFC 3339 time.")]
+ClusterOption = Annotated[str | None, typer.Option(help="Id of a cluster: only what belongs to it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -69,6 +70,7 @@ def list_(
     rule: RuleOption = None,
     key: KeyOption = None,
     since: SinceOption = None,
+    cluster: ClusterOption = None,
     limit: Annotated[int, typer.Option(help="Rows shown at most.", min=1)] = 50,
     as_json: JsonOption = False,
     fail_on: Annotated[
@@ -79,7 +81,9 @@ def list_(
     """List discrepancies, those raised last first."""
     from tieout.api import from_environment
 
-    wish = _query(status=status, state=state, severity=severity, type=type_, rule=rule, key=key, since=since)
+    wish = _query(
+        status=status, state=state, severity=severity, type=type_, rule=rule, key=key, since=since, cluster=cluster
+    )
     found = list(_all(from_environment(), wish, limit))
     if as_json:
         _print_lines(json.dumps(row) for row in found)
@@ -87,6 +91,8 @@ def list_(
         _print_table(found)
     else:
         _print_lines(_line(row) for row in found)
+    if not as_json:
+        _print_lines(_clusters(found))
     if not found and not as_json:
         typer.echo("none", err=True)
     if fail_on is not None and _any_at_least(found, fail_on):
@@ -234,6 +240,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 def _shown(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['id']}  {found['type']}  {found['severity']}  {found['status']} ({found['state']})"
     yield f"  {found['explanation']}"
+    for said in ("near_miss", "cluster"):
+        if found.get(said):
+            yield f"  {found[said]['sentence']}"
     yield f"  rule {found['rule']}, key {_key(found)}, raised {found['raised_at']}, revision {found['revision']}"
     yield f"  expected {found['expected'] or '-'}, actual {found['actual'] or '-'}, difference {_money(found)}"
     for side, record in found["sides"].items():
@@ -245,6 +254,12 @@ def _shown(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {action['at']}  {action['actor']}: {action['action']} {about}".rstrip()
     for entry in found["adjustments"]:
         yield f"  {entry['created_at']}  adjustment {entry['amount']} {entry['currency']} on {entry['source']}"
+
+
+def _clusters(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Say of each cluster among the rows what its members share."""
+    for cluster in {row["cluster"]["id"]: row["cluster"] for row in rows if row.get("cluster")}.values():
+        yield f"cluster {cluster['id']}  {cluster['sentence']}"
 
 
 def _evidence(record: dict[str, Any] | None) -> str:

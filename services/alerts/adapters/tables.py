@@ -259,6 +259,70 @@ adjustments = Table(
     comment="corrections: new entries that name their discrepancy; ledger rows are never touched; append-only",
 )
 
+discrepancy_news = Table(
+    "discrepancy_news",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("discrepancy_id", _Id, nullable=False),
+    comment="discrepancies that changed since the explainer looked; written by triggers, deleted once it has looked",
+)
+
+loose_ends = Table(
+    "loose_ends",
+    metadata,
+    Column("discrepancy_id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("has", Text, nullable=False, comment="side on which its record stands"),
+    Column("lacks", Text, comment="side on which a record is missing; null: its record is one too many"),
+    Column("seeks", ARRAY(Text), nullable=False, comment="sides on which the same money may stand"),
+    Column("source", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("key", JSONB, nullable=False),
+    Column("signature", Text, nullable=False, comment="of the key: equal where it is only written differently"),
+    Column("amount", Numeric, nullable=False),
+    Column("currency", Text, nullable=False, comment="empty where the record has none"),
+    Column("account", Text),
+    Column("occurred_at", _Time, nullable=False),
+    Column("pair_id", _Id, comment="the loose end that it is paired with"),
+    Column("rank", JSONB, comment="orders pairs, the best first; the same on both"),
+    Column("alone", Boolean, comment="paired only while nothing else of the amount is open nearby"),
+    Column("near_miss", JSONB, comment="what is said about it"),
+    Index("loose_ends_amount_idx", "org", "pack", "has", "currency", "amount", "occurred_at"),
+    Index("loose_ends_signature_idx", "org", "pack", "has", "signature"),
+    comment="open discrepancies whose record has nothing opposite, and their near misses; made anew from discrepancies",
+)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("since", _Time, nullable=False),
+    Index(None, "org", "cause"),
+    comment="open discrepancies that share a cause; made anew from discrepancies",
+)
+
+cluster_members = Table(
+    "cluster_members",
+    metadata,
+    Column("discrepancy_id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("raised_at", _Time, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("difference", Text, nullable=False),
+    Column("cluster_id", _Id),
+    Index(None, "org", "cause", "raised_at"),
+    Index(None, "org", "cluster_id"),
+    comment="the cause of every open discrepancy, and of those that closed while others of their cluster are open",
+)
+
 sink_offsets = Table(
     "sink_offsets",
     metadata,
@@ -445,6 +509,10 @@ ORG_TABLES: tuple[Table, ...] = (
     checks,
     action_log,
     adjustments,
+    discrepancy_news,
+    loose_ends,
+    clusters,
+    cluster_members,
     topic_outbox,
     runs,
     not_reconciled,

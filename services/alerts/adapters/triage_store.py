@@ -31,9 +31,12 @@ from services.alerts.adapters.rows import Row, discrepancy_of, item_of, standing
 from services.alerts.adapters.tables import (
     action_log,
     adjustments,
+    cluster_members,
+    clusters,
     discrepancies,
     discrepancy_revisions,
     items,
+    loose_ends,
     topic_outbox,
 )
 from services.alerts.domain.adjustment import Adjustment
@@ -41,14 +44,31 @@ from services.alerts.domain.triage import LogRow, Standing
 from services.alerts.ports.triage import Decide, Filter, History, ItemFilter, Revision, Stored
 from shared.contracts.inbox import RowReceived, encode_inbox
 from shared.contracts.item import Item
+from shared.contracts.near_miss import Cluster, NearMiss
 from shared.ids import canonical
 
+_read_near_miss = msgspec.json.Decoder(NearMiss).decode
 _JSON_TEXT = ("key", "sides", "accepted", "discrepancies", "event")
 """Read as text and decoded into contracts: once, and with the order of the sides."""
 
 
 def _columns(table: Table) -> list[ColumnElement[Any] | Column[Any]]:
     return [cast(column, Text).label(column.name) if column.name in _JSON_TEXT else column for column in table.c]
+
+
+_SELECT = select(
+    *_columns(discrepancies),
+    cast(loose_ends.c.near_miss, Text).label("near_miss"),
+    clusters.c.id.label("cluster_id"),
+    clusters.c.sentence.label("cluster_sentence"),
+    clusters.c.size.label("cluster_size"),
+    clusters.c.since.label("cluster_since"),
+).select_from(
+    discrepancies.outerjoin(loose_ends, loose_ends.c.discrepancy_id == discrepancies.c.id)
+    .outerjoin(cluster_members, cluster_members.c.discrepancy_id == discrepancies.c.id)
+    .outerjoin(clusters, clusters.c.id == cluster_members.c.cluster_id)
+)
+"""Discrepancies with what the explainer says about them."""
 
 
 class PostgresTriage:
@@ -59,7 +79,7 @@ class PostgresTriage:
 
     async def list(self, org: str, chosen: Filter, after: tuple[datetime, str] | None, limit: int) -> Sequence[Stored]:
         c = discrepancies.c
-        query = select(*_columns(discrepancies)).where(c.org == org, *_conditions(chosen))
+        query = _SELECT.where(c.org == org, *_conditions(org, chosen))
         if after is not None:
             query = query.where(tuple_(c.raised_at, c.id) < after)
         query = query.order_by(c.raised_at.desc(), c.id.desc()).limit(limit)
@@ -90,7 +110,7 @@ class PostgresTriage:
 
     async def change(self, org: str, id_: str, decide: Decide, pack: str | None = None) -> Stored | None:
         async with self._database.transaction(org) as connection:
-            stored = await _one(connection, _by_id(org, id_).with_for_update())
+            stored = await _one(connection, _by_id(org, id_).with_for_update(of=discrepancies))
             if stored is None or (pack is not None and stored.found.pack != pack):
                 return None
             standing, row, adjustment = decide(stored)
@@ -100,7 +120,7 @@ class PostgresTriage:
             )
             if adjustment is not None:
                 await _post(connection, org, id_, adjustment)
-        return Stored(found=stored.found, standing=standing)
+        return msgspec.structs.replace(stored, standing=standing)
 
     async def count_open(self) -> dict[str, int]:
         """Count what is raised and not resolved by people, over all organisations, by severity."""
@@ -128,7 +148,7 @@ class PostgresTriage:
 
 def _by_id(org: str, id_: str) -> Select[Any]:
     c = discrepancies.c
-    return select(*_columns(discrepancies)).where(c.org == org, c.id == id_)
+    return _SELECT.where(c.org == org, c.id == id_)
 
 
 async def _one(connection: AsyncConnection, query: Select[Any]) -> Stored | None:
@@ -136,7 +156,7 @@ async def _one(connection: AsyncConnection, query: Select[Any]) -> Stored | None
     return None if row is None else _stored(row)
 
 
-def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
+def _conditions(org: str, chosen: Filter) -> list[ColumnElement[bool]]:
     c = discrepancies.c
     wanted: list[ColumnElement[bool]] = []
     for name in ("status", "state", "type", "rule", "pack", "severity", "assignee"):
@@ -147,6 +167,9 @@ def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
         wanted.append(_has_key(c.key, chosen.key))
     if chosen.since is not None:
         wanted.append(c.raised_at >= chosen.since)
+    if chosen.cluster is not None:
+        m = cluster_members.c
+        wanted.append(c.id.in_(select(m.discrepancy_id).where(m.org == org, m.cluster_id == chosen.cluster)))
     return wanted
 
 
@@ -196,7 +219,24 @@ async def _post(connection: AsyncConnection, org: str, id_: str, adjustment: Adj
 
 
 def _stored(row: Row) -> Stored:
-    return Stored(found=discrepancy_of(row), standing=standing_of(row))
+    found, standing = discrepancy_of(row), standing_of(row)
+    if found.state != "raised" or standing.status == "resolved":
+        # The explainer takes back what it said a moment later.
+        return Stored(found=found, standing=standing)
+    near_miss = row["near_miss"]
+    return Stored(
+        found=found,
+        standing=standing,
+        near_miss=None if near_miss is None else _read_near_miss(near_miss),
+        cluster=None
+        if row["cluster_id"] is None
+        else Cluster(
+            id=row["cluster_id"],
+            sentence=row["cluster_sentence"],
+            size=row["cluster_size"],
+            since=row["cluster_since"],
+        ),
+    )
 
 
 def _revision(row: Row) -> Revision:

@@ -10,6 +10,7 @@ from services.alerts.domain.adjustment import Adjustment, RuleShape
 from services.alerts.domain.triage import LogRow, Standing, Status
 from shared.contracts.discrepancy import Discrepancy, Severity, State
 from shared.contracts.item import Item, ItemStatus
+from shared.contracts.near_miss import Cluster, NearMiss
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +18,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     found: Discrepancy
     standing: Standing
+    near_miss: NearMiss | None = None
+    cluster: Cluster | None = None
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     assignee: str | None = None
     since: datetime | None = None
     """Raised first at or after it."""
+    cluster: str | None = None
+    """Id of the cluster that it belongs to."""
 
 
 class ItemFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from services.alerts.domain.triage import Reason, Status
 from services.alerts.ports.triage import History, Stored
 from shared.contracts.discrepancy import Key, Severity, State
 from shared.contracts.item import Item
+from shared.contracts.near_miss import NearMissKind
 from shared.money import AmountError, is_currency, parse_amount
 
 NOTE_LENGTH_MAX = 4_000
@@ -68,7 +69,38 @@ _EXAMPLE: dict[str, Any] = {
     "reason": None,
     "reopened": 0,
     "status_at": "2026-11-20T10:00:03Z",
+    "near_miss": None,
+    "cluster": {
+        "id": "0a3f7d0e-5a57-5a3e-9d0c-3c8d5f1f3b11",
+        "sentence": "37 amounts of stripe since 2026-11-20 10:00 UTC are 2.9 % + 0.30 EUR short: "
+        "fees are probably booked on one side only.",
+        "size": 37,
+        "since": "2026-11-20T10:00:03Z",
+    },
 }
+
+
+class NearMissBody(BaseModel):
+    """A record on the other side that is most likely the same money; both of a pair name each other."""
+
+    kind: NearMissKind = Field(description="In what the two differ, beside their references.")
+    discrepancy: str = Field(description="Id of the discrepancy that speaks about the other record.")
+    source: str
+    record: str
+    key: Key
+    amount: str
+    currency: str | None
+    sentence: str
+    score: int = Field(description="How sure it is, out of 1000.")
+
+
+class ClusterBody(BaseModel):
+    """Open discrepancies that share a cause."""
+
+    id: str = Field(description="Filter by it: `?cluster=`.")
+    sentence: str
+    size: int = Field(description="How many are open.")
+    since: datetime
 
 
 class DiscrepancyBody(BaseModel):
@@ -104,6 +136,10 @@ class DiscrepancyBody(BaseModel):
     reason: str | None = Field(description="A person's reason code, or the engine's resolution.")
     reopened: int
     status_at: datetime
+    near_miss: NearMissBody | None = Field(
+        default=None, description="Found within a second or so after the raise, gone when either of the pair resolves."
+    )
+    cluster: ClusterBody | None = Field(default=None, description="What it shares its cause with.")
 
 
 class ActionBody(BaseModel):
@@ -260,6 +296,8 @@ def _discrepancy(stored: Stored) -> dict[str, Any]:
         "reason": standing.reason,
         "reopened": standing.reopened,
         "status_at": standing.status_at,
+        "near_miss": _plain(stored.near_miss),
+        "cluster": _plain(stored.cluster),
     }
 
 

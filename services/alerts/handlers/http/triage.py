@@ -42,6 +42,7 @@ def _filter(
     key: KeyFilter = None,
     assignee: Annotated[str | None, Query(max_length=255)] = None,
     since: Annotated[AwareDatetime | None, Query(description="Raised first at or after this time.")] = None,
+    cluster: Annotated[uuid.UUID | None, Query(description="Id of a cluster: only what belongs to it.")] = None,
 ) -> Filter:
     return Filter(
         status=status,
@@ -52,6 +53,7 @@ def _filter(
         key=_key(key),
         assignee=assignee,
         since=since,
+        cluster=None if cluster is None else str(cluster),
     )
 
 

@@ -107,6 +107,10 @@ function head(found) {
 function explanation(found) {
   return h("div", { class: "said" },
     h("p", { class: "sentence" }, found.explanation),
+    found.near_miss ? h("p", { class: "near-miss" }, found.near_miss.sentence, " ",
+      h("a", { href: `#/discrepancies/${encodeURIComponent(found.near_miss.discrepancy)}` }, "Open the other one")) : null,
+    found.cluster ? h("p", { class: "cluster" }, found.cluster.sentence, " ",
+      h("a", { href: `#/discrepancies?status=&cluster=${encodeURIComponent(found.cluster.id)}` }, "Show them all")) : null,
     found.difference === null ? null
       : h("p", { class: "difference" }, h("span", { class: "hint" }, "Difference "), money(found.difference, found.currency, true)));
 }

@@ -11,7 +11,7 @@ const PAGE_ROWS = 50;
 const PAGE_ROWS_MAX = 200;
 const SEVERITIES = ["critical", "high", "medium", "low"];
 const STATUSES = ["open", "acknowledged", "resolved", ""];
-const NO_FILTER = { status: "open", state: "", type: "", rule: "", severity: "", key: "" };
+const NO_FILTER = { status: "open", state: "", type: "", rule: "", severity: "", key: "", cluster: "" };
 
 const table = byId("list");
 const body = byId("list-rows");
@@ -182,7 +182,8 @@ function draw(found) {
   show(byId("list-empty"), found.length === 0);
   byId("list-empty").textContent = emptyText();
   const total = sum((one) => matches(one, filter));
-  const of = filter.key ? (cursor ? " and more" : "") : total > found.length ? ` of ${total.toLocaleString("en")}` : "";
+  drawCluster(found);
+  const of = filter.key || filter.cluster ? (cursor ? " and more" : "") : total > found.length ? ` of ${total.toLocaleString("en")}` : "";
   byId("list-summary").textContent = found.length ? `${plural(found.length, "discrepancy", "discrepancies")}${of}, raised last first` : "";
 }
 
@@ -215,9 +216,27 @@ function fillRow(row, one) {
     cell("State", chip("state", one.state)),
     cell("Status", [chip("status", one.status), one.assignee ? h("span", { class: "assignee" }, one.assignee) : null]),
     cell("Raised", ageElement(one.raised_at), { class: "when" }),
-    cell("Explanation", one.explanation, { class: "explanation" }),
+    cell("Explanation", [one.explanation, nearMiss(one), clusterChip(one)], { class: "explanation" }),
   );
   if (focused) row.querySelector("a").focus();
+}
+
+function nearMiss(one) {
+  return one.near_miss ? h("span", { class: "near-miss" }, ` ${one.near_miss.sentence}`) : null;
+}
+
+/** What it shares its cause with; press to see only those. */
+function clusterChip(one) {
+  if (!one.cluster || filter.cluster) return null;
+  return h("a", { class: "chip cluster", href: `#/discrepancies?status=&cluster=${encodeURIComponent(one.cluster.id)}`, title: one.cluster.sentence },
+    `one of ${one.cluster.size.toLocaleString("en")}`);
+}
+
+/** The sentence of the cluster that is shown, above its rows. */
+function drawCluster(found) {
+  const cluster = filter.cluster ? found.find((one) => one.cluster)?.cluster : null;
+  byId("list-cluster").textContent = cluster ? cluster.sentence : filter.cluster ? "This cluster is no more: its discrepancies were resolved." : "";
+  show(byId("list-cluster"), Boolean(filter.cluster));
 }
 
 /** Two statuses or currencies that differ have no difference in money: show them both. */

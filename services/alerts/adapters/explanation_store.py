@@ -1,0 +1,265 @@
+"""Loose ends, near misses and clusters in PostgreSQL, and the queue of what to look at."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.rows import Row, discrepancy_of, read_key
+from services.alerts.domain.cluster import Member
+from services.alerts.domain.near_miss import CANDIDATES_MAX, NEAR_IN_TIME_MAX, LooseEnd, Rank, other_money
+from services.alerts.ports.explanations import Around, Changed, StoredEnd, StoredMember
+from shared.contracts.near_miss import Cluster, NearMiss
+from shared.likeness import like_amounts
+
+_LOCK_CLASS = 0x6C656E64
+"""First half of the advisory locks by which one explainer at a time works on an organisation."""
+
+_json = msgspec.json.Encoder().encode
+_read_rank = msgspec.json.Decoder(Rank).decode
+
+_TAKE = """
+WITH free AS MATERIALIZED (
+    SELECT org FROM (SELECT DISTINCT org FROM (SELECT org FROM discrepancy_news ORDER BY id LIMIT $1) AS first) AS orgs
+    WHERE pg_try_advisory_xact_lock($2, hashtext(org))
+), taken AS (
+    DELETE FROM discrepancy_news WHERE id IN (
+        SELECT n.id FROM discrepancy_news n JOIN free USING (org) ORDER BY n.id LIMIT $1 FOR UPDATE OF n SKIP LOCKED)
+    RETURNING discrepancy_id, id
+)
+SELECT discrepancy_id::text FROM taken GROUP BY 1 ORDER BY min(id)"""
+
+_CHANGED = """
+SELECT id::text, revision, state, status, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate,
+       expected, actual, difference, currency, raised_at, resolved_at, resolution, expired, explanation, log_partition,
+       log_offset, log_time
+FROM discrepancies WHERE id = ANY($1::uuid[])"""
+
+_COLUMNS = (
+    "discrepancy_id", "org", "pack", "rule", "has", "lacks", "seeks", "source", "record", "key", "signature", "amount",
+    "currency", "account", "occurred_at",
+)  # fmt: skip
+_END = (
+    "l.discrepancy_id::text, l.org, l.pack, l.rule, l.has, l.lacks, l.seeks, l.source, l.record, l.key::text, l.amount, "
+    "l.currency, l.account, l.occurred_at, l.pair_id::text, l.rank::text, l.alone"
+)
+_ENDS = f"SELECT {_END} FROM loose_ends l WHERE l.discrepancy_id = ANY($1::uuid[])"  # noqa: S608 - constants
+_PUT_END = (
+    f"INSERT INTO loose_ends ({', '.join(_COLUMNS)}) "  # noqa: S608 - constants
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+)
+
+# Each branch reads a few rows in the order of an index, however many are open.
+_ON = "l.org = $1 AND l.pack = $2 AND l.has = s.side"
+_AROUND = f"""
+WITH sides AS (SELECT unnest($3::text[]) AS side), found AS (
+    SELECT n.*, false AS beside FROM sides s CROSS JOIN LATERAL (
+        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.amount = $6 AND l.occurred_at >= $7
+        ORDER BY l.occurred_at LIMIT {NEAR_IN_TIME_MAX}) n
+    UNION ALL
+    SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
+        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.amount = $6 AND l.occurred_at < $7
+        ORDER BY l.occurred_at DESC LIMIT {NEAR_IN_TIME_MAX}) n
+    UNION ALL
+    SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
+        SELECT * FROM loose_ends l WHERE {_ON} AND l.signature = $8 AND $8 <> '' LIMIT {NEAR_IN_TIME_MAX}) n
+    UNION ALL
+    SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
+        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.amount = ANY($9::numeric[])
+        LIMIT {CANDIDATES_MAX}) n
+    UNION ALL
+    SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
+        SELECT l.* FROM unnest($10::text[], $11::numeric[], $12::numeric[]) AS m(currency, least, greatest)
+        JOIN loose_ends l ON {_ON} AND l.currency = m.currency AND l.amount BETWEEN m.least AND m.greatest
+        LIMIT {CANDIDATES_MAX}) n
+    UNION ALL
+    SELECT l.*, false FROM loose_ends l WHERE l.discrepancy_id = $13::uuid
+    UNION ALL
+    SELECT n.*, true FROM (
+        SELECT * FROM loose_ends l WHERE l.org = $1 AND l.pack = $2 AND l.has = $4 AND l.currency = $5 AND l.amount = $6
+        AND l.occurred_at >= $7 ORDER BY l.occurred_at LIMIT {NEAR_IN_TIME_MAX}) n
+    UNION ALL
+    SELECT n.*, true FROM (
+        SELECT * FROM loose_ends l WHERE l.org = $1 AND l.pack = $2 AND l.has = $4 AND l.currency = $5 AND l.amount = $6
+        AND l.occurred_at < $7 ORDER BY l.occurred_at DESC LIMIT {NEAR_IN_TIME_MAX}) n
+)
+SELECT {_END}, l.beside FROM found l WHERE l.discrepancy_id <> $14::uuid"""  # noqa: S608 - constants
+_OTHER_CURRENCIES = """
+SELECT c.currency FROM unnest($3::text[]) AS c(currency) CROSS JOIN unnest($4::text[]) AS s(side)
+WHERE EXISTS (SELECT 1 FROM loose_ends l
+              WHERE l.org = $1 AND l.pack = $2 AND l.has = s.side AND l.currency = c.currency)"""
+
+_LINK = """
+UPDATE loose_ends SET pair_id = $2, rank = $3::jsonb, alone = $4, near_miss = $5::jsonb WHERE discrepancy_id = $1"""
+_UNLINK = """
+UPDATE loose_ends SET pair_id = NULL, rank = NULL, alone = NULL, near_miss = NULL WHERE discrepancy_id = ANY($1::uuid[])"""
+
+_PUT_MEMBER = """
+INSERT INTO cluster_members (discrepancy_id, org, cause, raised_at, open, difference) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (discrepancy_id) DO UPDATE SET cause = EXCLUDED.cause, raised_at = EXCLUDED.raised_at, open = EXCLUDED.open,
+    difference = EXCLUDED.difference, cluster_id = CASE WHEN EXCLUDED.open THEN cluster_members.cluster_id END"""
+_MEMBERS = """
+SELECT discrepancy_id::text, raised_at, open, difference FROM cluster_members WHERE org = $1 AND cause = $2
+ORDER BY raised_at DESC, discrepancy_id LIMIT $3"""
+_PUT_CLUSTER = """
+INSERT INTO clusters (id, org, cause, sentence, size, since) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (id) DO UPDATE SET sentence = EXCLUDED.sentence, size = EXCLUDED.size, since = EXCLUDED.since"""
+_JOIN_CLUSTER = """
+UPDATE cluster_members c SET cluster_id = m.cluster_id FROM unnest($1::uuid[], $2::uuid[]) AS m(id, cluster_id)
+WHERE c.discrepancy_id = m.id AND c.cluster_id IS DISTINCT FROM m.cluster_id"""
+
+
+class PostgresExplanations:
+    """`ExplanationStore` over PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["PostgresExplanationTransaction"]:
+        async with self._database.transaction(EVERY_ORG) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None, "the connection is open"
+            yield PostgresExplanationTransaction(driver)
+
+
+class PostgresExplanationTransaction:
+    """`ExplanationTransaction` on one connection."""
+
+    def __init__(self, driver: "asyncpg.Connection[Any]") -> None:
+        self._driver = driver
+        self._currencies: dict[tuple[str, str, tuple[str, ...]], frozenset[str]] = {}
+
+    async def take(self, limit: int) -> list[str]:
+        return [row["discrepancy_id"] for row in await self._driver.fetch(_TAKE, limit, _LOCK_CLASS)]
+
+    async def put_back(self, ends: Collection[LooseEnd]) -> None:
+        if ends:
+            await self._driver.executemany(
+                "INSERT INTO discrepancy_news (org, discrepancy_id) VALUES ($1, $2)",
+                [(end.org, end.id) for end in ends],
+            )
+
+    async def changed(self, ids: Collection[str]) -> list[Changed]:
+        return [
+            Changed(found=discrepancy_of(row), open=row["state"] == "raised" and row["status"] != "resolved")
+            for row in await self._driver.fetch(_CHANGED, list(ids))
+        ]
+
+    async def ends(self, ids: Collection[str]) -> dict[str, StoredEnd]:
+        return {row["discrepancy_id"]: _stored_end(row) for row in await self._driver.fetch(_ENDS, list(ids))}
+
+    async def put_ends(self, ends: Sequence[LooseEnd]) -> None:
+        if ends:
+            await self._driver.executemany(_PUT_END, [_end_row(end) for end in ends])
+            self._currencies.clear()
+
+    async def drop_ends(self, ids: Collection[str]) -> None:
+        if ids:
+            await self._driver.execute("DELETE FROM loose_ends WHERE discrepancy_id = ANY($1::uuid[])", list(ids))
+
+    async def around(self, end: LooseEnd, pair_id: str | None) -> Around:
+        currencies = await self._currencies_of(end)
+        others = [money for money in other_money(end) if money[0] in currencies]
+        rows = await self._driver.fetch(
+            _AROUND, end.org, end.pack, list(end.seeks), end.has, end.currency, end.amount, end.occurred_at, end.signature,
+            list(like_amounts(end.amount, end.currency or None)), [money[0] for money in others],
+            [money[1] for money in others], [money[2] for money in others], pair_id, end.id,
+        )  # fmt: skip
+        return Around(
+            opposite=list({row["discrepancy_id"]: _stored_end(row) for row in rows if not row["beside"]}.values()),
+            beside=[_stored_end(row) for row in rows if row["beside"]],
+        )
+
+    async def _currencies_of(self, end: LooseEnd) -> frozenset[str]:
+        """Return the other currencies that are open opposite: mostly none, and then none is looked for."""
+        place = (end.org, end.pack, end.seeks)
+        known = self._currencies.get(place)
+        if known is None:
+            asked = sorted({money[0] for money in other_money(end)} | {end.currency})
+            rows = await self._driver.fetch(_OTHER_CURRENCIES, end.org, end.pack, asked, list(end.seeks))
+            known = self._currencies[place] = frozenset(row["currency"] for row in rows)
+        return known
+
+    async def link(self, id_: str, pair_id: str, rank: Rank, alone: bool, said: NearMiss) -> None:
+        await self._driver.execute(_LINK, id_, pair_id, _json(rank).decode(), alone, _json(said).decode())
+
+    async def unlink(self, ids: Collection[str]) -> None:
+        await self._driver.execute(_UNLINK, list(ids))
+
+    async def members_known(self, ids: Collection[str]) -> dict[str, StoredMember]:
+        query = """
+            SELECT discrepancy_id::text, org, cause, raised_at, open, difference FROM cluster_members
+            WHERE discrepancy_id = ANY($1::uuid[])"""
+        return {
+            row["discrepancy_id"]: StoredMember(org=row["org"], cause=row["cause"], member=_member(row))
+            for row in await self._driver.fetch(query, list(ids))
+        }
+
+    async def put_members(self, members: Sequence[StoredMember]) -> None:
+        rows = [
+            (one.member.id, one.org, one.cause, one.member.raised_at, one.member.open, one.member.difference)
+            for one in members
+        ]
+        if rows:
+            await self._driver.executemany(_PUT_MEMBER, rows)
+
+    async def members(self, org: str, cause: str, limit: int) -> list[Member]:
+        return [_member(row) for row in await self._driver.fetch(_MEMBERS, org, cause, limit)]
+
+    async def write_clusters(
+        self, org: str, cause: str, clusters: Sequence[Cluster], membership: Mapping[str, str | None]
+    ) -> None:
+        await self._driver.execute(
+            "DELETE FROM clusters WHERE org = $1 AND cause = $2 AND id <> ALL($3::uuid[])",
+            org,
+            cause,
+            [cluster.id for cluster in clusters],
+        )
+        for cluster in clusters:
+            await self._driver.execute(
+                _PUT_CLUSTER, cluster.id, org, cause, cluster.sentence, cluster.size, cluster.since
+            )
+        await self._driver.execute(_JOIN_CLUSTER, list(membership), list(membership.values()))
+
+    async def drop_members(self, ids: Collection[str]) -> None:
+        if ids:
+            await self._driver.execute("DELETE FROM cluster_members WHERE discrepancy_id = ANY($1::uuid[])", list(ids))
+
+
+def _stored_end(row: Row) -> StoredEnd:
+    return StoredEnd(
+        end=LooseEnd(
+            id=row["discrepancy_id"],
+            org=row["org"],
+            pack=row["pack"],
+            rule=row["rule"],
+            has=row["has"],
+            lacks=row["lacks"],
+            seeks=tuple(row["seeks"]),
+            source=row["source"],
+            record=row["record"],
+            key=read_key(row["key"]),
+            amount=row["amount"],
+            currency=row["currency"],
+            account=row["account"],
+            occurred_at=row["occurred_at"],
+        ),
+        pair_id=row["pair_id"],
+        rank=None if row["rank"] is None else _read_rank(row["rank"]),
+        alone=bool(row["alone"]),
+    )
+
+
+def _end_row(end: LooseEnd) -> tuple[Any, ...]:
+    return (
+        end.id, end.org, end.pack, end.rule, end.has, end.lacks, list(end.seeks), end.source, end.record,
+        _json(end.key).decode(), end.signature, end.amount, end.currency, end.account, end.occurred_at,
+    )  # fmt: skip
+
+
+def _member(row: Row) -> Member:
+    return Member(id=row["discrepancy_id"], raised_at=row["raised_at"], open=row["open"], difference=row["difference"])
