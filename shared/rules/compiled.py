@@ -12,6 +12,7 @@ from shared.rules.match_rule import MatchRuleModel, compile_match
 from shared.rules.model import Rule
 from shared.rules.parts import RuleModel
 from shared.rules.severity import SeverityOf
+from shared.rules.zero_sum_rule import ZeroSumRuleModel, compile_zero_sum
 
 
 class CompiledRule(Protocol):
@@ -34,7 +35,10 @@ class CompiledRule(Protocol):
     def shadow(self) -> bool: ...
 
 
-COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {MatchRuleModel: compile_match}
+COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {
+    MatchRuleModel: compile_match,
+    ZeroSumRuleModel: compile_zero_sum,
+}
 """By the model a rule is written in: its compiler, which takes org, pack and the model."""
 
 _validate: Callable[[Any], RuleModel] = TypeAdapter(Rule).validate_python

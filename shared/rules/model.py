@@ -6,15 +6,16 @@ from pydantic import Discriminator, Field, StrictStr, StringConstraints, Tag, mo
 
 from shared.rules.match_rule import MatchRuleModel
 from shared.rules.parts import Strict
+from shared.rules.zero_sum_rule import ZeroSumRuleModel
 
 FORMAT_VERSION = 1
 RULES_MAX = 200
 """Rules in one pack."""
 
 
-KINDS = ("match",)
+KINDS = ("match", "zero_sum")
 """What `kind` may be."""
-KIND_TAGS = ("match",)
+KIND_TAGS = ("match", "zero_sum")
 """Names of the models below, as pydantic puts them into the places of errors."""
 
 
@@ -25,7 +26,7 @@ def _kind(rule: Any) -> str | None:
 
 
 Rule = Annotated[
-    Annotated[MatchRuleModel, Tag("match")],
+    Annotated[MatchRuleModel, Tag("match")] | Annotated[ZeroSumRuleModel, Tag("zero_sum")],
     Discriminator(_kind),
 ]
 

@@ -15,6 +15,7 @@ from services.matcher.domain.match import Match, Pairs
 from services.matcher.domain.moment import UNKNOWN
 from services.matcher.domain.settled import MatchWriter
 from services.matcher.domain.state import OPEN_BYTES, Cell, State
+from services.matcher.domain.zero_sum import TRANSACTIONS, ZeroSum
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
 from shared.ids import canonical
@@ -25,9 +26,9 @@ CLOCK_ENTRY = b"clock"
 RULE_ENTRY = b"rule "
 """State entries beside cells; group keys are JSON arrays, so they cannot meet."""
 
-KINDS: dict[str, Callable[[State], Kind]] = {"match": Match}
+KINDS: dict[str, Callable[[State], Kind]] = {"match": Match, "zero_sum": ZeroSum}
 """What does the work of each kind of rule. Each is listed with the class of its compiled rule in `shared.rules.compiled`."""
-CODECS = ()
+CODECS = (TRANSACTIONS,)
 
 
 class UnknownGeneration(Exception):

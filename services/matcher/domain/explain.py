@@ -9,6 +9,7 @@ from shared.contracts.discrepancy import Resolution
 from shared.contracts.event import from_microseconds
 from shared.likeness import Money, likeness
 from shared.money import format_amount
+from shared.rules.duration import Duration
 from shared.rules.match_rule import MatchRule
 
 RESOLVED: dict[Resolution, str] = {
@@ -31,19 +32,19 @@ def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
             return _amount(group, rule, finding)
         case "CurrencyMismatch" if len(finding.records) != 2:
             return (
-                f"{_title(rule.sides[0].name)} has money in {finding.expected}, {name} in {finding.actual}, "
+                f"{title(rule.sides[0].name)} has money in {finding.expected}, {name} in {finding.actual}, "
                 "so their sums cannot be compared."
             )
         case "CurrencyMismatch":
             one, other = finding.records
             return (
-                f"{_title(_who(one))} is {_money(one)}, but {_who(other)} is {_money(other)}: the currencies differ"
+                f"{title(_who(one))} is {_money(one)}, but {_who(other)} is {_money(other)}: the currencies differ"
                 f"{_likely(one, other)}."
             )
         case "StatusMismatch":
             one, other = finding.records
             return (
-                f"{_title(_who(one))}{_of_money(one)} has status {finding.expected!r}, but {_who(other)}"
+                f"{title(_who(one))}{_of_money(one)} has status {finding.expected!r}, but {_who(other)}"
                 f"{_of_money(other)} has status {finding.actual!r}."
             )
         case "DuplicateChargeSuspected":
@@ -59,9 +60,7 @@ def resolved(said: str, resolution: Resolution) -> str:
 
 def expired(said: str, expire_ms: int) -> str:
     """Say that the engine no longer watches a discrepancy that is still open."""
-    return (
-        f"{said.removesuffix('.')} - no longer watched after {_days(expire_ms)} without news; it stays open for people."
-    )
+    return f"{said.removesuffix('.')} - no longer watched after {lasting(expire_ms)} without news; it stays open for people."
 
 
 def _amount(group: Group, rule: MatchRule, finding: Finding) -> str:
@@ -73,13 +72,13 @@ def _amount(group: Group, rule: MatchRule, finding: Finding) -> str:
     other = [record for record in finding.records if record.side == finding.side]
     if not rule.sums:
         return (
-            f"{_title(_who(other[0]))} says {finding.actual} {finding.currency or ''}, {_who(one[0])} says "
+            f"{title(_who(other[0]))} says {finding.actual} {finding.currency or ''}, {_who(one[0])} says "
             f"{finding.expected}: {by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
         )
     reference = rule.sides[one[0].side].name if one else rule.sides[0].name
     return (
-        f"{_title(rule.sides[finding.side].name)} has {_records(other)} adding up to {finding.actual} "
-        f"{finding.currency or ''}, {reference} has {_records(one)} adding up to {finding.expected}: "
+        f"{title(rule.sides[finding.side].name)} has {records_text(other)} adding up to {finding.actual} "
+        f"{finding.currency or ''}, {reference} has {records_text(one)} adding up to {finding.expected}: "
         f"{by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
     )
 
@@ -88,7 +87,7 @@ def _likely(one: Record, other: Record) -> str:
     """A clause about the likely cause where two records' money tells one."""
     if one.amount is None or other.amount is None:
         return ""
-    return _clause(
+    return likely_clause(
         Money(Decimal(one.amount), one.currency, from_microseconds(one.occurred_at)),
         Money(Decimal(other.amount), other.currency, from_microseconds(other.occurred_at)),
     )
@@ -99,27 +98,34 @@ def _likely_amounts(finding: Finding, one: Sequence[Record], other: Sequence[Rec
     assert finding.expected is not None
     assert finding.actual is not None
     times = [from_microseconds(records[0].occurred_at) if len(records) == 1 else None for records in (one, other)]
-    return _clause(
+    return likely_clause(
         Money(Decimal(finding.expected), finding.currency, times[0]),
         Money(Decimal(finding.actual), finding.currency, times[1]),
     )
 
 
-def _clause(expected: Money, actual: Money) -> str:
+def likely_clause(expected: Money, actual: Money) -> str:
+    """Return a clause about the likely cause of the difference, empty where none is likely."""
     likely = likeness(expected, actual)
     return f"; {likely.part}" if likely else ""
 
 
 def _missing(rule: MatchRule, finding: Finding, name: str) -> str:
-    waited = rule.sides[finding.side].deadline
-    time = f"{waited.business_days} business days" if waited.business_days else _days(waited.milliseconds)
+    time = waited(rule.sides[finding.side].deadline)
     if len(finding.records) == 1:
         record = finding.records[0]
         what = f"{_who(record)} of {_money(record)} from {from_microseconds(record.occurred_at):%Y-%m-%d %H:%M} UTC"
-        return f"{_title(what)} has no {name} record after {time}."
+        return f"{title(what)} has no {name} record after {time}."
     assert finding.difference is not None
     amount = format_amount(abs(finding.difference), finding.currency)
-    return f"{_records(finding.records)} adding up to {amount} {finding.currency or ''} have no {name} record after {time}."
+    return f"{records_text(finding.records)} adding up to {amount} {finding.currency or ''} have no {name} record after {time}."
+
+
+def waited(deadline: Duration) -> str:
+    """Return a deadline as people say it."""
+    if not deadline.business_days:
+        return lasting(deadline.milliseconds)
+    return "1 business day" if deadline.business_days == 1 else f"{deadline.business_days} business days"
 
 
 def _duplicate(finding: Finding) -> str:
@@ -127,7 +133,7 @@ def _duplicate(finding: Finding) -> str:
     assert extra is not None
     first = finding.records[0]
     beside = f" beside {first.record} of {_money(first)}" if first is not extra else ""
-    return f"{_title(_who(extra))} of {_money(extra)} is a second live record for the same key{beside}: counted twice?"
+    return f"{title(_who(extra))} of {_money(extra)} is a second live record for the same key{beside}: counted twice?"
 
 
 def _who(record: Record) -> str:
@@ -144,15 +150,18 @@ def _of_money(record: Record) -> str:
     return "" if record.amount is None else f" of {_money(record)}"
 
 
-def _records(records: Sequence[Record]) -> str:
+def records_text(records: Sequence[Record]) -> str:
+    """Return how many records there are."""
     return "1 record" if len(records) == 1 else f"{len(records)} records"
 
 
-def _title(text: str) -> str:
+def title(text: str) -> str:
+    """Return a sentence's beginning with a capital."""
     return text[:1].upper() + text[1:]
 
 
-def _days(milliseconds: int) -> str:
+def lasting(milliseconds: int) -> str:
+    """Return a length of time as people say it."""
     for unit, length in (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1000)):
         if milliseconds >= length and milliseconds % length == 0:
             count = milliseconds // length

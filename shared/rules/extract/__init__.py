@@ -7,6 +7,7 @@ from shared.contracts.event import Event
 from shared.rules.compiled import CompiledRule, compile_rule
 from shared.rules.extract.common import KeyedLeg, Place, Problem, Taker, type_matches
 from shared.rules.extract.match import match_takers
+from shared.rules.extract.zero_sum import zero_sum_takers
 from shared.rules.parts import RuleModel
 
 __all__ = ["ADJUSTMENT", "Extracted", "Extractor", "KeyedLeg", "Problem"]
@@ -15,7 +16,10 @@ ADJUSTMENT = "adjustment."
 CHOSEN_MAX = 10_000
 """Pairs of source and type whose rules are remembered; a bound, since producers choose the types."""
 
-TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {"match": match_takers}
+TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {
+    "match": match_takers,
+    "zero_sum": zero_sum_takers,
+}
 """By the kind of a compiled rule: what makes its takers from the rule and its model."""
 
 

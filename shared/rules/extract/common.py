@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from shared.contracts.dead_letter import Reason
-from shared.contracts.event import Event
+from shared.contracts.event import Event, microseconds
 from shared.contracts.leg import Leg
 from shared.rules.parts import Selector, SignBy
 
@@ -46,6 +46,34 @@ class Taker(Protocol):
 
         False: it is not about this rule, for instance since it does not carry the rule's key.
         """
+
+
+def leg_of(
+    generation: str,
+    side: int,
+    event: Event,
+    place: Place,
+    amount: str | None,
+    adjusts: str | None = None,
+    values: dict[str, str] | None = None,
+) -> Leg:
+    """Return the leg of an event; `amount` has its sign applied."""
+    return Leg(
+        generation,
+        side,
+        event.source,
+        event.record,
+        event.id,
+        microseconds(event.occurred_at),
+        *place,
+        event.sequence,
+        event.supersedes,
+        amount,
+        event.currency,
+        event.status,
+        adjusts,
+        values,
+    )
 
 
 def type_matches(pattern: str, type_: str) -> bool:

@@ -1,7 +1,7 @@
 """Legs of `match` rules with a key."""
 
-from shared.contracts.event import Event, microseconds
-from shared.contracts.leg import Leg, group_key, keyless_group_key
+from shared.contracts.event import Event
+from shared.contracts.leg import group_key, keyless_group_key
 from shared.rules.extract.common import (
     KeyedLeg,
     Place,
@@ -9,6 +9,7 @@ from shared.rules.extract.common import (
     SignOf,
     filled,
     getter,
+    leg_of,
     no_amount,
     no_key,
     signed,
@@ -52,7 +53,7 @@ class SideTaker:
         else:
             group = keyless_group_key(rule.org, rule.name, event.source, event.record)
             problems.append(no_key(rule.name, self._fields, event))
-        legs.append(KeyedLeg(group, self._leg(event, place, amount)))
+        legs.append(KeyedLeg(group, leg_of(self.generation, self.index, event, place, amount)))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add an adjustment to this side, where it carries the rule's key."""
@@ -63,30 +64,14 @@ class SideTaker:
             problems.append(no_amount(self.rule.name, event, self._absent(event) or "currency"))
             return True
         group = group_key(self.rule.org, self.rule.name, tuple(key))  # type: ignore[arg-type]  # filled: all text
-        legs.append(KeyedLeg(group, self._leg(event, place, event.amount, event.refs["discrepancy"])))
+        leg = leg_of(self.generation, self.index, event, place, event.amount, event.refs["discrepancy"])
+        legs.append(KeyedLeg(group, leg))
         return True
 
     def _absent(self, event: Event) -> str | None:
         if event.amount is None and self.rule.compares_amount:
             return "amount"
         return "currency" if event.currency is None and self.rule.compares_currency else None
-
-    def _leg(self, event: Event, place: Place, amount: str | None, adjusts: str | None = None) -> Leg:
-        return Leg(
-            self.generation,
-            self.index,
-            event.source,
-            event.record,
-            event.id,
-            microseconds(event.occurred_at),
-            *place,
-            event.sequence,
-            event.supersedes,
-            amount,
-            event.currency,
-            event.status,
-            adjusts,
-        )
 
 
 def match_takers(rule: MatchRule, model: MatchRuleModel) -> list[SideTaker]:
