@@ -5,7 +5,7 @@ dated after the opening and at or before it; what is not yet judged waits in a l
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +23,18 @@ from tests.model.match_model import (
     total,
 )
 from tests.model.outcome import Outcome, Published, instant, shown
-from tests.model.records import Leg, Records, in_log_order, is_live, sign_of, signed, takes, why
+from tests.model.records import (
+    Leg,
+    Records,
+    as_taken,
+    in_log_order,
+    is_live,
+    sign_of,
+    signed,
+    takes,
+    unkeyed_adjustment,
+    why,
+)
 
 RULE_DEFAULTS: Rule = {"measure": "amount", "opening": "snapshot", "tolerance": "0", "settle": "0s", "keep": "7d"}
 ZERO = Decimal(0)
@@ -41,16 +52,21 @@ def run(rule: Rule, events: list[Event], until: str) -> Outcome:
         if not is_movement(rule, event) and not is_reading(rule, event):
             continue
         key, complete = key_of(rule, event)
-        reason = unusable(rule, event) or (None if complete else "no match key")
+        if not of_account(rule, key).get("enabled", True):
+            continue
+        reason = unkeyed_adjustment(rule, event) or unusable(rule, event) or (None if complete else "no match key")
         if reason is None or (is_reading(rule, event) and complete):
-            legs[event["org"], key].append(leg)
+            legs[event["org"], key].append(replace(leg, event=taken(rule, event)))
         else:
             outcome.dead_letters.append({"id": event["id"], "reason": reason})
     for (org, key), of_key in legs.items():
-        own = rule.get("overrides", {}).get(key, {})
-        if own.get("enabled", True):
-            follow(Account({**rule, **own}, org, key), of_key, end, outcome)
+        follow(Account({**rule, **of_account(rule, key)}, org, key), of_key, end, outcome)
     return outcome
+
+
+def of_account(rule: Rule, key: Any) -> Rule:
+    """What an account has instead of the rule's own; one that is switched off is not looked at."""
+    return dict(rule.get("overrides", {}).get(key, {}))
 
 
 def is_movement(rule: Rule, event: Event) -> bool:
@@ -65,8 +81,14 @@ def counts(rule: Rule) -> bool:
     return rule["measure"] == "count"
 
 
-def currency_of(rule: Rule, event: Event) -> str | None:
-    return None if counts(rule) else event.get("currency")
+def taken(rule: Rule, event: Event) -> Event:
+    """What the rule keeps of an event: in a count nothing has a currency, and a movement no amount."""
+    if not is_reading(rule, event):
+        event = as_taken(rule["movements"], event)
+    if not counts(rule):
+        return event
+    dropped = {"currency"} if is_reading(rule, event) or is_adjustment(event) else {"currency", "amount"}
+    return {name: value for name, value in event.items() if name not in dropped}
 
 
 def unusable(rule: Rule, event: Event) -> str | None:
@@ -126,7 +148,7 @@ class Account:
     def accept(self, leg: Leg) -> str | None:
         """Take the leg in; the reason if it is a dead letter."""
         if is_reading(self.rule, leg.event):
-            return self.book(currency_of(self.rule, leg.event)).read(leg)
+            return self.book(leg.event.get("currency")).read(leg)
         return self.move(leg)
 
     def move(self, leg: Leg) -> str | None:
@@ -208,11 +230,11 @@ class Book:
 
     def movements(self) -> list[Event]:
         live = self.account.records().live.values()
-        return [event for event in live if currency_of(self.rule, event) == self.currency]
+        return [event for event in live if event.get("currency") == self.currency]
 
     def adjustments(self) -> list[Event]:
         adjusting = self.account.records().adjustments.values()
-        return [event for event in adjusting if currency_of(self.rule, event) == self.currency]
+        return [event for event in adjusting if event.get("currency") == self.currency]
 
     def in_reading(self, reading: Reading) -> list[Event]:
         """Dated at or before it and, where a reading was the opening, after that."""

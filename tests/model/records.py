@@ -18,6 +18,7 @@ from tests.model.match_model import (
     as_list,
     content,
     is_adjustment,
+    key_of,
     look_up,
     microseconds,
     milliseconds,
@@ -36,7 +37,7 @@ class Leg:
     """Log time at which it is applied."""
     event: Event
     withdraws: bool = False
-    """The record of this event leaves the group: it came under a key as well."""
+    """The record of this event leaves the group for good: it came under a key as well."""
 
 
 def in_log_order(events: list[Event], outcome: Outcome) -> Iterator[Leg]:
@@ -80,6 +81,13 @@ def signed(selector: Rule, event: Event) -> Decimal:
     return EXACT.multiply(Decimal(event["amount"]), Decimal(sign))
 
 
+def as_taken(selector: Rule, event: Event) -> Event:
+    """What a rule keeps of an event that it takes: no amount whose sign cannot be told."""
+    if sign_of(selector, event) is not None:
+        return event
+    return {name: value for name, value in event.items() if name != "amount"}
+
+
 def unusable(selector: Rule, event: Event) -> str | None:
     """Why a live event of amounts is a dead letter; one that is not live needs no amount."""
     if not is_live(selector, event):
@@ -87,6 +95,11 @@ def unusable(selector: Rule, event: Event) -> str | None:
     if event.get("amount") is None or event.get("currency") is None:
         return "no amount"
     return "no sign" if sign_of(selector, event) is None else None
+
+
+def unkeyed_adjustment(rule: Rule, event: Event) -> str | None:
+    """No group can be told that it adjusts; it is no record, so it has none of its own."""
+    return "no match key" if is_adjustment(event) and not key_of(rule, event)[1] else None
 
 
 class Records:
@@ -99,10 +112,9 @@ class Records:
             if leg.event.get("supersedes") not in (None, record_of(leg.event)[1])
         }
         events: dict[Name, list[Event]] = defaultdict(list)
+        withdrawn = {record_of(leg.event) for leg in legs if leg.withdraws}
         for leg in legs:
-            if leg.withdraws:
-                events.pop(record_of(leg.event), None)
-            else:
+            if record_of(leg.event) not in withdrawn:
                 events[record_of(leg.event)].append(leg.event)
         self.names = set(events)
         self.held = {name: max(of_one, key=order) for name, of_one in events.items() if name not in self.superseded}

@@ -45,6 +45,7 @@ CHECKS: list[Rule] = [
     {"code": "no_fees", "field": "attrs.turnover", "grows_without": "attrs.fees"},
     {"code": "few_fees", "field": "attrs.turnover", "grows_without": "attrs.fees", "warn": "3", "critical": "10"},
 ]
+SEVERITY: Rule = {"unequal": {"above": {"default": {"0.05": "high"}}}, "decreased": "critical"}
 CURRENCY = {"bot1": "EUR", "bot2": "USDC"}
 
 
@@ -63,7 +64,8 @@ def lawful_scenarios(draw: st.DrawFn) -> Stream:
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
     checks = draw(st.lists(st.sampled_from(CHECKS), min_size=1, max_size=4, unique_by=lambda check: check["code"]))
-    first = checks[0]["code"]
+    codes = [check["code"] for check in checks]
+    first = codes[0]
     lower = {"warn": "0.01", "critical": "0.02"}
     overrides = [{}, {}, {"enabled": False}, {first: {"enabled": False}}, {first: lower}]
     return {
@@ -74,7 +76,7 @@ def rules(draw: st.DrawFn) -> Rule:
         "zone": draw(st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"])),
         "checks": checks,
         "overrides": {"bot2": draw(st.sampled_from(overrides))},
-        "severity": {"default": "low", "unequal": {"above": {"default": {"0.05": "high"}}}, "decreased": "critical"},
+        "severity": {"default": "low"} | {name: SEVERITY[name] for name in SEVERITY if name in codes},
     }
 
 

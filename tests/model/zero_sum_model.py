@@ -23,7 +23,18 @@ from tests.model.match_model import (
     total,
 )
 from tests.model.outcome import Outcome, Published, shown
-from tests.model.records import Leg, Name, Records, in_log_order, signed, takes, unusable, why
+from tests.model.records import (
+    Leg,
+    Name,
+    Records,
+    as_taken,
+    in_log_order,
+    signed,
+    takes,
+    unkeyed_adjustment,
+    unusable,
+    why,
+)
 
 RULE_DEFAULTS: Rule = {"deadline": "24h", "keep": "24h", "expire": "90d"}
 ZERO = Decimal(0)
@@ -42,18 +53,20 @@ def run(rule: Rule, events: list[Event], until: str) -> Outcome:
         if not takes(rule["entries"], event):
             continue
         key, complete = key_of(rule, event)
-        reason = unusable(rule["entries"], event) or (None if complete else "no match key")
+        reason = unkeyed_adjustment(rule, event) or unusable(rule["entries"], event)
         if reason is not None:
             outcome.dead_letters.append({"id": event["id"], "reason": reason})
-        if reason in ("no amount", "no sign") or (is_adjustment(event) and not complete):
             continue
-        legs[event["org"], key].append(leg)
+        if not complete:
+            outcome.dead_letters.append({"id": event["id"], "reason": "no match key"})
+        taken = replace(leg, event=as_taken(rule["entries"], event))
+        legs[event["org"], key].append(taken)
         if is_adjustment(event):
             continue
         seen = places[event["org"], record_of(event)]
         seen.add(complete)
         if len(seen) == 2:
-            legs[event["org"], lonely_key(event)].append(replace(leg, withdraws=True))
+            legs[event["org"], lonely_key(event)].append(replace(taken, withdraws=True))
     for (org, key), of_key in legs.items():
         follow(rule, org, key, of_key, end, outcome)
     return outcome
