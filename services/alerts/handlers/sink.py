@@ -6,12 +6,13 @@ pause, a lost network) finds its places moved on, stores nothing and joins again
 """
 
 import asyncio
+import contextlib
 import gc
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -36,6 +37,8 @@ GROUP_COMMIT_S: Final = 5.0
 """How often the group's offsets are set, for lag displays only."""
 FENCED_PAUSE_S: Final = 1.0
 """Before joining again, so that two sinks do not take a partition from each other for ever."""
+READ_AT_ONCE: Final = 500
+"""Records that are read before PostgreSQL is listened to again: a few milliseconds."""
 AHEAD_S_MAX: Final = 15.0
 """A broker that restarts knows the end of its topics again within seconds."""
 
@@ -93,8 +96,14 @@ class SinkLoop:
         self._retry_pause_s = retry_pause_s
         self._rebuild = rebuild
         self._places: dict[TopicPartition, int] = {}
-        """Where each partition goes on; only partitions in it are read."""
+        """Where each partition is read on; only partitions in it are read."""
+        self._stored: dict[TopicPartition, int] = {}
+        """Up to where it is stored; a batch may lie between."""
         self._unplaced: set[TopicPartition] = set()
+        self._placing = 0
+        """How often places were given up: what was read before is void then."""
+        self._storing: asyncio.Task[None] | None = None
+        """The batch before the one that is being read."""
         self._committed_at = 0.0
         self._ahead_since: float | None = None
 
@@ -118,8 +127,7 @@ class SinkLoop:
 
     async def _member(self) -> None:
         client = self._consumer()
-        self._places.clear()
-        self._unplaced.clear()
+        self.revoked()
         await client.start()
         try:
             client.subscribe(
@@ -129,7 +137,17 @@ class SinkLoop:
                 self._health.heartbeat("sink")
                 await self._round(client)
         finally:
+            await self._drop_storing()
             await _stopped(client)
+
+    async def _drop_storing(self) -> None:
+        """Leave no transaction behind; whether it committed is seen where places are read again."""
+        storing, self._storing = self._storing, None
+        if storing is None:
+            return
+        storing.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await storing
 
     def _consumer(self) -> AIOKafkaConsumer:
         # "none": where the topic no longer has what comes next, the sink must see it and say so, not skip in silence.
@@ -139,28 +157,46 @@ class SinkLoop:
         )
 
     async def _round(self, client: AIOKafkaConsumer) -> None:
+        """Read a batch while PostgreSQL stores the one before, then have it stored."""
         if self._unplaced:
+            await self._finish(client)
             await self._place(client)
-        records = await self._polled(client)
-        batch, ends = self._batch(records)
-        if not batch.spans:
-            return
+        placing = self._placing
+        taken = await self._take(await self._polled(client))
+        if placing == self._placing:
+            self._places |= taken.ends
+        await self._finish(client)
+        # Places were given up meanwhile, or the batch before was not stored: this one is read again.
+        if taken.batch.spans and placing == self._placing:
+            self._storing = asyncio.create_task(self._stores(client, taken))
+
+    async def _stores(self, client: AIOKafkaConsumer, taken: "_Taken") -> None:
         started = time.perf_counter()
+        await self._store(taken.batch)
+        histogram("tieout_alerts_sink_batch_seconds").observe(time.perf_counter() - started)
+        for partition, end in taken.ends.items():
+            if partition in self._places:
+                self._stored[partition] = end
+        self._show(client, taken)
+        await self._commit_for_display(client)
+
+    async def _finish(self, client: AIOKafkaConsumer) -> None:
+        """Wait until the batch before is stored; where PostgreSQL is away, all places are read again."""
+        storing, self._storing = self._storing, None
+        if storing is None:
+            return
         try:
-            await self._store(batch)
+            await storing
         except DependencyAway as error:
-            # It may have committed before it went away: the places are read again.
+            # It may have committed before it went away.
             self._health.set_not_ready("sink", "waits for the database")
             log.warning("a batch was not stored and is read again", reason=str(error))
-            self._give_back(client, ends)
+            self._give_back(client)
             await self._pause()
-            return
-        histogram("tieout_alerts_sink_batch_seconds").observe(time.perf_counter() - started)
-        for partition, end in ends.items():
-            if partition in self._places:
-                self._places[partition] = end
-        self._show(client, records)
-        await self._commit_for_display(client)
+        except asyncio.CancelledError:
+            # This process ends: the transaction must not outlive its loop.
+            self._storing = storing
+            raise
 
     async def _polled(self, client: AIOKafkaConsumer) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
         try:
@@ -173,12 +209,16 @@ class SinkLoop:
             return {}
         return polled
 
-    def _give_back(self, client: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
-        partitions = [partition for partition in ends if partition in client.assignment()]
+    def _give_back(self, client: AIOKafkaConsumer) -> None:
+        partitions = set(self._places) & set(client.assignment())
         client.pause(*partitions)
-        for partition in partitions:
-            self._places.pop(partition, None)
-            self._unplaced.add(partition)
+        self._forget_places()
+        self._unplaced |= partitions
+
+    def _forget_places(self) -> None:
+        self._places.clear()
+        self._stored.clear()
+        self._placing += 1
 
     async def _pause(self) -> None:
         self._health.heartbeat("sink")
@@ -205,7 +245,7 @@ class SinkLoop:
                 continue
             client.seek(partition, offset)
             client.resume(partition)
-            self._places[partition] = offset
+            self._places[partition] = self._stored[partition] = offset
             self._unplaced.discard(partition)
         self._health.set_ready("sink")
 
@@ -242,32 +282,34 @@ class SinkLoop:
     def _name(self, partition: TopicPartition) -> Place:
         return Place(partition.topic.removeprefix(self._kafka.topic_prefix), partition.partition)
 
-    def _batch(
-        self, polled: dict[TopicPartition, list[ConsumerRecord[Any, Any]]]
-    ) -> tuple[Batch, dict[TopicPartition, int]]:
+    async def _take(self, polled: dict[TopicPartition, list[ConsumerRecord[Any, Any]]]) -> "_Taken":
         batch = Batch(spans=[])
-        ends: dict[TopicPartition, int] = {}
+        taken = _Taken(batch, {}, {})
         for partition, records in polled.items():
             start = self._places.get(partition)
             fresh = [] if start is None else [record for record in records if record.offset >= start]
             if start is None or not fresh:
                 continue
             place = self._name(partition)
-            ends[partition] = fresh[-1].offset + 1
-            batch.spans.append(Span(place, start, ends[partition]))
-            for record in fresh:
-                read(place, record, batch)
+            taken.ends[partition] = fresh[-1].offset + 1
+            taken.counts[partition] = len(fresh)
+            batch.spans.append(Span(place, start, taken.ends[partition]))
+            for at in range(0, len(fresh), READ_AT_ONCE):
+                for record in fresh[at : at + READ_AT_ONCE]:
+                    read(place, record, batch)
+                # PostgreSQL's answers to the batch before are taken in between.
+                await asyncio.sleep(0)
         if batch.unreadable:
             # One line per batch: a topic full of a newer build's records must not fill the log as well.
             first = batch.unreadable[0].detail
             log.warning("results cannot be read and are set aside", count=len(batch.unreadable), first=first)
-        return batch, ends
+        return taken
 
-    def _show(self, client: AIOKafkaConsumer, polled: dict[TopicPartition, list[ConsumerRecord[Any, Any]]]) -> None:
-        for partition, records in polled.items():
+    def _show(self, client: AIOKafkaConsumer, taken: "_Taken") -> None:
+        for partition, count in taken.counts.items():
             place = self._name(partition)
-            counter("tieout_alerts_sink_rows_total").labels(place.topic).inc(len(records))
-            end, here = client.highwater(partition), self._places.get(partition)
+            counter("tieout_alerts_sink_rows_total").labels(place.topic).inc(count)
+            end, here = client.highwater(partition), self._stored.get(partition)
             if end is not None and here is not None:
                 gauge("tieout_alerts_sink_lag_records").labels(place.topic, place.partition).set(max(end - here, 0))
 
@@ -275,7 +317,7 @@ class SinkLoop:
         if time.monotonic() - self._committed_at < GROUP_COMMIT_S:
             return
         self._committed_at = time.monotonic()
-        owned = {p: offset for p, offset in self._places.items() if p in client.assignment()}
+        owned = {p: offset for p, offset in self._stored.items() if p in client.assignment()}
         try:
             await client.commit(owned)
         except KafkaError as error:
@@ -285,14 +327,22 @@ class SinkLoop:
         """Hold the partitions until their places are known."""
         client.pause(*partitions)
         # All places are read again: another sink may have had them in between.
-        self._places.clear()
+        self._forget_places()
         self._unplaced = set(partitions)
         self._health.set_ready("sink")
 
     def revoked(self) -> None:
         """Store nothing more for what was taken; a batch under way is fenced where somebody else goes on."""
-        self._places.clear()
+        self._forget_places()
         self._unplaced.clear()
+
+
+class _Taken(NamedTuple):
+    """A batch, and of each of its partitions where it goes on and how many records it brought."""
+
+    batch: Batch
+    ends: dict[TopicPartition, int]
+    counts: dict[TopicPartition, int]
 
 
 class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
