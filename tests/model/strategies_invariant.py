@@ -29,13 +29,13 @@ TIMES = [
     "2026-04-01T08:00:00Z",
 ]
 COUNTS = ["0", "0", "2", "9.9", "9.95", "10", "10.00", "10.05", "12"]
-SHARES = ["0.4", "0.45", "0.5", "0.50", "0.549", "0.55", "0.6", "1", "1.0001", "-0.1"]
+SHARES = ["0", "0.4", "0.45", "0.5", "0.50", "0.549", "0.55", "0.6", "1", "1.0001", "-0.1"]
 WRONG = ["NaN", "Infinity", "n/a"]
 CHECKS: list[Rule] = [
     {"code": "drift", "field": "attrs.share", "minus": "attrs.target", "warn": "0.05", "critical": "0.10"},
     {"code": "unequal", "field": "attrs.share", "minus": "attrs.target"},
     {"code": "out_of_range", "field": "attrs.share", "min": "0", "max": "1"},
-    {"code": "not_positive", "field": "attrs.share", "above": "0.4", "critical": "0.3"},
+    {"code": "not_positive", "field": "attrs.share", "above": "0.4"},
     {"code": "plug_grew", "field": "amount", "warn": "2", "critical": "10"},
     {"code": "decreased", "field": "attrs.fees", "never_decreases": True},
     {"code": "decreased_much", "field": "attrs.fees", "never_decreases": True, "warn": "0.05", "critical": "5"},
