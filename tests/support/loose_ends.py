@@ -35,7 +35,7 @@ def missing(
         "sides": sides,
         "expected": amount if has == "internal" else None,
         "actual": amount if has == "provider" else None,
-        "difference": f"-{amount}" if has == "internal" else amount,
+        "difference": f"-{amount}".removeprefix("--") if has == "internal" else amount,
         "currency": currency,
         "raised_at": at + timedelta(hours=1),
         "explanation": f"{key} is missing.",

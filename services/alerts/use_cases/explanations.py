@@ -59,10 +59,13 @@ async def _pair(transaction: ExplanationTransaction, changed: Sequence[Changed])
     known = await transaction.ends([one.found.id for one in changed])
     came: list[LooseEnd] = []
     left: list[StoredEnd] = []
+    again: list[LooseEnd] = []
     for one in changed:
         end = loose_end(one.found) if one.open else None
         before = known.get(one.found.id)
-        if end == (before.end if before else None):
+        if before is not None and end == before.end:
+            # Perhaps it was put back, when there was too much to look at.
+            again += [end] if before.pair_id is None or before.alone else []
             continue
         if before is not None:
             left.append(before)
@@ -70,7 +73,7 @@ async def _pair(transaction: ExplanationTransaction, changed: Sequence[Changed])
             came.append(end)
     await transaction.drop_ends([before.end.id for before in left])
     await transaction.put_ends(came)
-    desk = _Desk(transaction, came)
+    desk = _Desk(transaction, came, again)
     for before in left:
         await desk.leave(before)
     await desk.work()
@@ -79,10 +82,12 @@ async def _pair(transaction: ExplanationTransaction, changed: Sequence[Changed])
 class _Desk:
     """Loose ends to look at, each once at a time."""
 
-    def __init__(self, transaction: ExplanationTransaction, came: Iterable[LooseEnd]) -> None:
+    def __init__(
+        self, transaction: ExplanationTransaction, came: Sequence[LooseEnd], again: Sequence[LooseEnd]
+    ) -> None:
         self._transaction = transaction
-        self._new = {end.id for end in came}
-        self._queue: dict[str, LooseEnd] = {end.id: end for end in came}
+        self._new = {end.id for end in (*came, *again)}
+        self._queue: dict[str, LooseEnd] = {end.id: end for end in (*came, *again)}
 
     async def leave(self, before: StoredEnd) -> None:
         """Free what `before` was paired with, and look again at what may be alone without it."""

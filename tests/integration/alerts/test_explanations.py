@@ -1,0 +1,286 @@
+"""Near misses and clusters on a real PostgreSQL: found after the sink's commit, gone when one of the pair is."""
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.explanation_store import PostgresExplanations
+from services.alerts.adapters.rows import discrepancy_of
+from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.adapters.triage_store import PostgresTriage
+from services.alerts.domain.cluster import clusters
+from services.alerts.domain.near_miss import near_misses
+from services.alerts.domain.triage import Resolve, act
+from services.alerts.handlers.explainer import explain
+from services.alerts.ports.sink import Batch, Found, Place
+from services.alerts.ports.triage import Filter, Stored
+from services.alerts.use_cases import explanations
+from services.alerts.use_cases.explanations import explain_changes
+from services.alerts.use_cases.sink import store
+from shared.contracts.discrepancy import Discrepancy
+from shared.telemetry.health import Health
+from tests.support.loose_ends import duplicate, ended, missing
+from tests.support.results import START, found, uid
+
+pytestmark = pytest.mark.postgres
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DAY_S = 86_400
+
+
+class Desk:
+    """The sink, the explainer and what people see of both."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = PostgresExplanations(database)
+        self.triage = PostgresTriage(database)
+
+    async def sink(self, *results: Discrepancy) -> None:
+        batch = Batch(spans=[], discrepancies=[Found(d, Place("discrepancies", 0), 0, START) for d in results])
+        await store(PostgresSink(self.database), batch, NOW)
+
+    async def explain(self, **limits: Any) -> None:
+        while await explain_changes(self.store, **limits):
+            pass
+
+    async def take(self, *results: Discrepancy) -> None:
+        await self.sink(*results)
+        await self.explain()
+
+    async def shown(self, org: str = "acme", **chosen: Any) -> dict[str, Stored]:
+        listed = await self.triage.list(org, Filter(**chosen), None, 1000)
+        return {stored.found.id: stored for stored in listed}
+
+    async def pairs(self) -> dict[str, str]:
+        return {id_: one.near_miss.discrepancy for id_, one in (await self.shown()).items() if one.near_miss}
+
+    async def count(self, table: str, scope: str = EVERY_ORG) -> int:
+        async with self.database.transaction(scope) as connection:
+            return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
+
+
+@pytest.fixture
+def desk(database: Database) -> Desk:
+    return Desk(database)
+
+
+A, B = missing("a", "INV-17"), missing("b", "INV-71", on="internal", after_s=4)
+PAIR = {uid("a"): uid("b"), uid("b"): uid("a")}
+
+
+async def test_both_of_a_pair_name_each_other(desk: Desk):
+    """As the pure function says it, word for word; nobody else's."""
+    await desk.take(A, B)
+    shown = await desk.shown()
+    assert {id_: stored.near_miss for id_, stored in shown.items()} == near_misses([A, B])
+    assert shown[uid("a")].near_miss is not None
+    assert shown[uid("a")].near_miss.sentence == (
+        "Near miss: stripe record p_b of 120.50 EUR has the same amount under the reference INV-71 instead of INV-17, "
+        f"two characters transposed (discrepancy {uid('b')})."
+    )
+
+
+async def test_whichever_comes_first_waits_for_the_other(desk: Desk):
+    """Also when the other comes a batch later."""
+    await desk.take(B)
+    assert await desk.pairs() == {}
+    await desk.take(A)
+    assert await desk.pairs() == PAIR
+
+
+@pytest.mark.parametrize("who", ["engine", "person"])
+async def test_when_either_resolves_the_near_miss_goes(desk: Desk, who: str):
+    """By the matcher or by a person; the other one is free for another."""
+    await desk.take(A, B)
+    assert await desk.pairs() == PAIR
+    if who == "engine":
+        await desk.sink(ended(B))
+    else:
+        await desk.triage.change(
+            "acme", uid("b"), lambda stored: (*act(stored.standing, Resolve("accepted", None), "ann", NOW), None)
+        )
+    assert uid("b") not in await desk.pairs(), "hidden at once"
+    await desk.explain()
+    assert await desk.pairs() == {}
+    third = missing("d", "inv-17", on="internal", after_s=200)
+    await desk.take(third)
+    assert await desk.pairs() == {uid("a"): uid("d"), uid("d"): uid("a")}
+    assert await desk.count("loose_ends") == 2
+
+
+async def test_a_better_pair_takes_over_and_the_lesser_one_returns_with_its_end(desk: Desk):
+    """b is paired until the better c comes, and again once c has resolved."""
+    mistyped = missing("b", "INV-1907", on="internal")
+    best = missing("c", "INV-1270", on="internal", after_s=900)
+    await desk.take(missing("a", "INV-1207"), mistyped)
+    assert await desk.pairs() == PAIR
+    await desk.take(best)
+    assert await desk.pairs() == {uid("a"): uid("c"), uid("c"): uid("a")}
+    await desk.take(ended(best))
+    assert await desk.pairs() == PAIR
+
+
+async def test_a_pair_without_a_reference_lasts_while_nothing_else_can_be_meant(desk: Desk):
+    """Another of the same amount takes it away; once that has gone, it is back."""
+    rival = missing("c", "pi_4R", on="internal", after_s=60)
+    await desk.take(A, missing("b", "pi_3Q", on="internal"))
+    assert await desk.pairs() == PAIR
+    await desk.take(rival)
+    assert await desk.pairs() == {}
+    await desk.take(ended(rival))
+    assert await desk.pairs() == PAIR
+
+
+async def test_a_revision_with_another_amount_is_looked_at_anew(desk: Desk):
+    """What was paired by its amount is paired no more, or in another way."""
+    await desk.take(A, B)
+    await desk.take(missing("a", "INV-17", "102.50", revision=2, offset=20))
+    shown = await desk.shown()
+    assert {one.near_miss.kind for one in shown.values() if one.near_miss} == {"digits_transposed"}
+    await desk.take(missing("a", "INV-17", "64.10", revision=3, offset=30))
+    assert await desk.pairs() == {}
+
+
+async def test_organisations_never_meet(desk: Desk):
+    """Not in pairs, and behind row-level security."""
+    await desk.take(A, missing("b", "INV-71", on="internal", org="other"))
+    assert await desk.pairs() == {}
+    assert (await desk.count("loose_ends", "acme"), await desk.count("loose_ends", "other")) == (1, 1)
+    assert await desk.count("loose_ends", "nobody") == 0
+
+
+async def test_any_order_and_any_batches_end_in_what_the_pure_function_says(desk: Desk):
+    """A hundred and twenty loose ends, some resolving, in random batches: the same pairs, every time."""
+    chance = random.Random(4)
+    refs = ["INV-17", "INV-71", "inv-17", "INV-1007", "INV-1070", "INV-1907"]
+    ends = []
+    for n in range(120):
+        key, on = chance.choice([*refs, f"pi_{n}", f"record:x/{n}"]), chance.choice(["internal", "provider"])
+        amount = chance.choice(["120.50", "102.50", "-120.50", "118.56", "143.40", "139.50", "77.10", "31.90"])
+        currency, after_s = chance.choice(["EUR", "EUR", "EUR", "USD"]), chance.randrange(3 * DAY_S)
+        ends.append(missing(f"d{n}", key, amount, currency, on=on, after_s=after_s))
+    ends.append(duplicate("dup", "INV-4711", "x", "88.80"))
+    gone = [ended(one) for one in chance.sample(ends, 40)]
+    chance.shuffle(ends)
+    steps = ends + gone
+    place = 0
+    while place < len(steps):
+        size = chance.randrange(1, 15)
+        await desk.take(*steps[place : place + size])
+        place += size
+    is_gone = {one.id for one in gone}
+    expected = near_misses([one for one in ends if one.id not in is_gone])
+    assert len(expected) > 10
+    assert {id_: one.near_miss for id_, one in (await desk.shown()).items() if one.near_miss} == expected
+    assert await desk.count("discrepancy_news") == 0
+
+
+async def test_what_one_transaction_leaves_goes_on_in_the_next(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """Limits on changes and steps delay and lose nothing."""
+    monkeypatch.setattr(explanations, "STEPS_MAX", 3)
+    ends = [missing(f"a{n}", f"SUB-4{n}-17", "9.99", after_s=n) for n in range(10)]
+    ends += [missing(f"b{n}", f"SUB-4{n}-71", "9.99", on="internal", after_s=20 - n) for n in range(10)]
+    await desk.sink(*ends)
+    await desk.explain(changes_max=7)
+    assert await desk.pairs() == {id_: one.discrepancy for id_, one in near_misses(ends).items()}
+
+
+async def test_two_explainers_share_the_work(desk: Desk):
+    """One organisation is worked on by one at a time; together they end in the same."""
+    ends = [missing(f"{org}{n}", f"INV-1{n}", on=on, org=org, after_s=n) for org in ("acme", "other", "third")
+            for n, on in ((20, "internal"), (2, "provider"), (34, "internal"), (43, "provider"))]  # fmt: skip
+    await desk.sink(*ends)
+    await asyncio.gather(*(desk.explain(changes_max=2) for _ in range(3)))
+    await desk.explain()
+    expected = near_misses([end for end in ends if end.org == "acme"])
+    assert {id_: one.near_miss for id_, one in (await desk.shown()).items() if one.near_miss} == expected
+
+
+async def test_the_loop_finds_them_within_a_second(desk: Desk):
+    """Started first, fed later."""
+    task = asyncio.create_task(explain(desk.store, Health(["database"]), poll_s=0.1, cluster_size_min=3))
+    try:
+        await asyncio.sleep(0.3)
+        await desk.sink(A, B)
+        async with asyncio.timeout(5):
+            while not await desk.pairs():  # noqa: ASYNC110 - another task works on the database
+                await asyncio.sleep(0.05)
+    finally:
+        task.cancel()
+    assert await desk.pairs() == PAIR
+
+
+# ---- clusters
+
+
+def fees(count: int, begin: int = 0) -> list[Discrepancy]:
+    """Amounts that are 2.9 % + 0.30 USD short, one a minute."""
+    raised = []
+    for n in range(begin, begin + count):
+        gross = 100 + 10 * n
+        net = f"{gross - gross * 0.029 - 0.30:.2f}"
+        raised.append(
+            found(
+                f"f{n}",
+                key=f"pay_{n}",
+                side="provider",
+                expected=f"{gross}.00",
+                actual=net,
+                difference=f"-{gross - float(net):.2f}",
+                currency="USD",
+                raised_at=START + timedelta(minutes=n),
+            )
+        )
+    return raised
+
+
+async def test_what_shares_a_cause_is_a_cluster_from_three_on(desk: Desk):
+    """Sentence and size grow and shrink; its id stays while any of it is open."""
+    await desk.take(*fees(2))
+    assert all(one.cluster is None for one in (await desk.shown()).values())
+    await desk.take(*fees(2, 2))
+    (said,) = {one.cluster for one in (await desk.shown()).values()}
+    assert said is not None
+    assert (said.size, said.since) == (4, START)
+    assert said.sentence == (
+        "4 amounts of stripe since 2026-11-20 10:00 UTC are 2.9 % + 0.30 USD short: "
+        "fees are probably booked on one side only."
+    )
+    await desk.take(ended(fees(1)[0]))
+    (now,) = {one.cluster for one in (await desk.shown(cluster=said.id)).values()}
+    assert now is not None
+    assert (now.id, now.size, now.since) == (said.id, 3, START + timedelta(minutes=1))
+    await desk.take(ended(fees(1, 1)[0]))
+    assert await desk.shown(cluster=said.id) == {}
+    assert await desk.count("clusters") == 0
+    assert await desk.count("cluster_members") == 4, "it may grow again under its name"
+    await desk.take(*(ended(one) for one in fees(2, 2)))
+    assert await desk.count("cluster_members") == 0
+
+
+async def test_clusters_are_what_the_pure_function_says(desk: Desk):
+    """Of a silent feed, a fee and single faults, in small batches."""
+    silent = [missing(f"m{n}", f"order {n * 7919}", f"{100 + n}.13", after_s=60 * n) for n in range(12)]
+    late = [missing(f"l{n}", f"order {n * 6841}", f"{300 + n}.13", after_s=DAY_S + 60 * n) for n in range(3)]
+    rows = [*silent, *late, *fees(3), found("x"), found("y", type="RecordMoved", side="provider")]
+    random.Random(1).shuffle(rows)
+    for place in range(0, len(rows), 4):
+        await desk.take(*rows[place : place + 4])
+    expected = clusters(rows)
+    assert len({one.id for one in expected.values()}) == 3
+    assert {id_: one.cluster for id_, one in (await desk.shown()).items() if one.cluster} == expected
+    assert any("12 records of ledger since" in one.sentence for one in expected.values())
+
+
+async def test_what_was_stored_before_the_upgrade_is_looked_at_too(desk: Desk):
+    """Whatever stands in the queue of the migration is explained like news; engine rows stay as they were."""
+    await desk.take(A, B)
+    async with desk.database.transaction(EVERY_ORG) as connection:
+        rows = await connection.execute(text("SELECT *, key::text AS key, sides::text AS sides FROM discrepancies"))
+        stored = {str(row["id"]): discrepancy_of(dict(row) | {"id": str(row["id"])}) for row in rows.mappings()}
+    assert stored == {uid("a"): A, uid("b"): B}
