@@ -14,7 +14,7 @@ from tests.model.strategies_balance import lawful_scenarios, movements_rearrange
 from tests.model.stream import Stream, repeated
 from tests.support.cases import KindCase, kind_complaints, kind_files, load_kind_cases
 
-MODERATE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MODERATE = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CHECK_FIELDS_OF_DRIFT = ("org", "key", "currency", "as_of", "result", "expected", "actual", "difference")
 CASES = load_kind_cases("balance")
 

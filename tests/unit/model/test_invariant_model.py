@@ -12,7 +12,7 @@ from tests.model.strategies_invariant import lawful_scenarios, scenarios
 from tests.model.stream import Stream, interleaved, repeated
 from tests.support.cases import KindCase, kind_complaints, kind_files, load_kind_cases
 
-MODERATE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MODERATE = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CASES = load_kind_cases("invariant")
 
 
