@@ -82,6 +82,8 @@ class ZeroSum:
         if effect in {"no-op", "older event"}:
             # An entry's first date decides nothing here; what it supersedes does.
             if len(group.superseded or ()) == superseded_before:
+                if effect == "older event":
+                    state.put(key, group, settled=is_settled(group))
                 return
             effect = "older event"
         if group.armed_at == UNKNOWN and _live(group, rule):
