@@ -4,18 +4,23 @@ import { get, whenUnauthorized } from "./api.js";
 import * as detail from "./detail.js";
 import * as discrepancies from "./discrepancies.js";
 import { byId, notice, show } from "./dom.js";
+import * as letter from "./letter.js";
+import * as letters from "./letters.js";
 import * as report from "./report.js";
 import * as runs from "./runs.js";
 import { forget, keep, looksLikeKey, session } from "./session.js";
 
-const VIEWS = { discrepancies: byId("view-discrepancies"), runs: byId("view-runs"), report: byId("view-report") };
+const VIEWS = {
+  discrepancies: byId("view-discrepancies"), "dead-letters": byId("view-letters"), runs: byId("view-runs"), report: byId("view-report"),
+};
+const TITLES = { discrepancies: "Discrepancies", "dead-letters": "Dead letters", runs: "Runs" };
 
 const signIn = byId("sign-in");
 const keyField = byId("sign-in-key");
 
 function showSignIn(message = null) {
   stopViews();
-  if (byId("detail").open) byId("detail").close();
+  for (const dialog of [byId("detail"), byId("letter")]) if (dialog.open) dialog.close();
   show(byId("page"), false);
   show(signIn);
   document.title = "Sign in – tieout";
@@ -98,6 +103,8 @@ function stopViews() {
   runs.leave();
   report.leave();
   detail.close();
+  letters.leave();
+  letter.close();
 }
 
 function route() {
@@ -110,13 +117,17 @@ function route() {
     return;
   }
   for (const [one, section] of Object.entries(VIEWS)) show(section, one === name);
-  for (const [one, link] of [["discrepancies", byId("nav-discrepancies")], ["runs", byId("nav-runs")]]) {
+  for (const [one, link] of [["discrepancies", byId("nav-discrepancies")], ["dead-letters", byId("nav-letters")], ["runs", byId("nav-runs")]]) {
     if (one === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (name !== "discrepancies") {
     discrepancies.leave();
     detail.close();
+  }
+  if (name !== "dead-letters") {
+    letters.leave();
+    letter.close();
   }
   if (name !== "runs") runs.leave();
   if (name !== "report") report.leave();
@@ -125,9 +136,14 @@ function route() {
     if (id) detail.open(decode(id));
     else detail.close();
   }
+  if (name === "dead-letters") {
+    letters.enter(id ? null : new URLSearchParams(search));
+    if (id) letter.open(decode(id));
+    else letter.close();
+  }
   if (name === "runs") runs.enter();
   if (name === "report") report.enter(decode(id));
-  if (!id) document.title = `${name === "runs" ? "Runs" : "Discrepancies"} – tieout`;
+  if (!id) document.title = `${TITLES[name]} – tieout`;
 }
 
 function decode(text) {
@@ -143,6 +159,7 @@ function signOut(message = null) {
   discrepancies.reset();
   runs.reset();
   report.reset();
+  letters.reset();
   showSignIn(message);
 }
 
@@ -159,6 +176,10 @@ window.addEventListener("hashchange", route);
 detail.whenChanged(discrepancies.refresh);
 detail.whenClosed(() => {
   if (/^#\/discrepancies\/./.test(location.hash)) location.hash = discrepancies.address();
+});
+letter.whenChanged(letters.refresh);
+letter.whenClosed(() => {
+  if (/^#\/dead-letters\/./.test(location.hash)) location.hash = letters.address();
 });
 
 if (session.key) resume();
