@@ -26,7 +26,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
 """Organisation and source names: they stand in URLs, topic names and keys."""
-TypeName = Annotated[str, Meta(min_length=3, max_length=64, pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$")]
+TypeName = Annotated[str, Meta(min_length=3, max_length=64, pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$")]
 """Dotted lower case words: what kind of movement, then what happened to it."""
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 OptionalText = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]

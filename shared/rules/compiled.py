@@ -7,6 +7,7 @@ import msgspec
 from pydantic import TypeAdapter
 
 from shared.contracts.leg import RuleRecord
+from shared.rules.balance_rule import BalanceRuleModel, compile_balance
 from shared.rules.generation import encode, generation_of, specification
 from shared.rules.match_rule import MatchRuleModel, compile_match
 from shared.rules.model import Rule
@@ -38,6 +39,7 @@ class CompiledRule(Protocol):
 COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {
     MatchRuleModel: compile_match,
     ZeroSumRuleModel: compile_zero_sum,
+    BalanceRuleModel: compile_balance,
 }
 """By the model a rule is written in: its compiler, which takes org, pack and the model."""
 

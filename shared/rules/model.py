@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, StrictStr, StringConstraints, Tag, model_validator
 
+from shared.rules.balance_rule import BalanceRuleModel
 from shared.rules.match_rule import MatchRuleModel
 from shared.rules.parts import Strict
 from shared.rules.zero_sum_rule import ZeroSumRuleModel
@@ -13,9 +14,9 @@ RULES_MAX = 200
 """Rules in one pack."""
 
 
-KINDS = ("match", "zero_sum")
+KINDS = ("match", "zero_sum", "balance")
 """What `kind` may be."""
-KIND_TAGS = ("match", "zero_sum")
+KIND_TAGS = ("match", "zero_sum", "balance")
 """Names of the models below, as pydantic puts them into the places of errors."""
 
 
@@ -26,7 +27,9 @@ def _kind(rule: Any) -> str | None:
 
 
 Rule = Annotated[
-    Annotated[MatchRuleModel, Tag("match")] | Annotated[ZeroSumRuleModel, Tag("zero_sum")],
+    Annotated[MatchRuleModel, Tag("match")]
+    | Annotated[ZeroSumRuleModel, Tag("zero_sum")]
+    | Annotated[BalanceRuleModel, Tag("balance")],
     Discriminator(_kind),
 ]
 

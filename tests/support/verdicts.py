@@ -72,7 +72,7 @@ def checks(published: list[Check]) -> list[Row]:
         if check.result == "usage":
             continue
         reading = None if check.entries is not None else (check.as_of, check.code)
-        last[check.org, check.rule, str(check.key), check.currency if reading is None else None, reading] = check
+        last[check.org, check.rule, str(check.key), check.currency, reading] = check
     return _rows(last)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from services.matcher.domain.account import ACCOUNTS
+from services.matcher.domain.balance import Balance
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.group import Group
 from services.matcher.domain.kinds import Kind
@@ -26,9 +28,9 @@ CLOCK_ENTRY = b"clock"
 RULE_ENTRY = b"rule "
 """State entries beside cells; group keys are JSON arrays, so they cannot meet."""
 
-KINDS: dict[str, Callable[[State], Kind]] = {"match": Match, "zero_sum": ZeroSum}
+KINDS: dict[str, Callable[[State], Kind]] = {"match": Match, "zero_sum": ZeroSum, "balance": Balance}
 """What does the work of each kind of rule. Each is listed with the class of its compiled rule in `shared.rules.compiled`."""
-CODECS = (TRANSACTIONS,)
+CODECS = (TRANSACTIONS, ACCOUNTS)
 
 
 class UnknownGeneration(Exception):

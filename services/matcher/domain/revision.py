@@ -145,8 +145,6 @@ def _says_new(raised: Raised, finding: Finding, rule: CompiledRule) -> bool:
         and raised.severity == _severity(finding, rule)
         and raised.currency == finding.currency
         and raised.reason == finding.reason
-        and raised.explained == finding.explained
-        and raised.unexplained == finding.unexplained
         and raised.records == _digest(finding)
     )
 
