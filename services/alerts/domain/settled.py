@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from services.alerts.domain.names import group_id, name_id
 from shared.contracts.discrepancy import Discrepancy, RecordEvidence, SideEvidence
 from shared.contracts.item import Item, ItemSide
 from shared.rules.match_rule import NOT_LIVE, NOT_LIVE_PREFIX
@@ -24,7 +25,28 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     live: bool
 
 
-class StoredItem(msgspec.Struct, frozen=True, kw_only=True):
+class ArrivedItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An item as it came, with the names of what is in it: to make these takes as long as to read it."""
+
+    item: Item
+    group_id: str
+    records: dict[str, bool]
+    """Its records by id, and whether each counts."""
+
+
+def arrived(item: Item) -> ArrivedItem:
+    """Return `item` with its names."""
+    org, rule = item.org, item.rule
+    records = {
+        name_id(org, rule, record.source, record.record): live
+        for side in item.sides.values()
+        if side is not None
+        for record, live in live_records(side)
+    }
+    return ArrivedItem(item=item, group_id=group_id(org, rule, item.key), records=records)
+
+
+class StoredItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An item as the sink holds it."""
 
     id: str

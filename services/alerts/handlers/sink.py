@@ -19,6 +19,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError
 
+from services.alerts.domain.settled import arrived
 from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, SinkStore, Span
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Progress
@@ -375,7 +376,7 @@ def read(place: Place, record: "ConsumerRecord[Any, Any]", batch: Batch) -> None
         elif place.topic == "discrepancies":
             batch.discrepancies.append(_found(place, record))
         elif place.topic == "matches":
-            batch.items.append(_read_item(record.value))
+            batch.items.append(arrived(_read_item(record.value)))
         elif place.topic == "not-reconciled":
             batch.not_reconciled.append(_read_not_reconciled(record.value))
         else:

@@ -9,7 +9,7 @@ import msgspec
 
 from services.alerts.domain.delivery import Message
 from services.alerts.domain.moved import Holding
-from services.alerts.domain.settled import StoredItem
+from services.alerts.domain.settled import ArrivedItem, StoredItem
 from services.alerts.domain.triage import LogRow, Standing
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Severity
@@ -56,7 +56,7 @@ class Batch(msgspec.Struct):
 
     spans: list[Span]
     discrepancies: list[Found] = []
-    items: list[Item] = []
+    items: list[ArrivedItem] = []
     checks: list[Checked] = []
     not_reconciled: list[NotReconciledEvent] = []
     progress: dict[Place, LogPosition] = {}
@@ -82,7 +82,7 @@ class StoredRevision(msgspec.Struct, frozen=True, kw_only=True):
     last: bool
 
 
-class StoredItemRevision(msgspec.Struct, frozen=True, kw_only=True):
+class StoredItemRevision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A revision to store; `last` of its item in the batch becomes the current one."""
 
     item: Item

@@ -8,7 +8,7 @@ from services.alerts.domain import moved, settled, triage
 from services.alerts.domain.delivery import compose, wants
 from services.alerts.domain.moved import Holder, Holding, Turn, Whereabouts
 from services.alerts.domain.names import group_id, name_id
-from services.alerts.domain.settled import Placed, RecordName, StoredItem
+from services.alerts.domain.settled import ArrivedItem, Placed, RecordName, StoredItem
 from services.alerts.domain.triage import Absorbed, Standing
 from services.alerts.ports.sink import (
     Batch,
@@ -25,7 +25,6 @@ from services.alerts.ports.sink import (
     Writes,
 )
 from shared.contracts.inbox import WithdrawRequested
-from shared.contracts.item import Item
 
 HOLDERS_MAX = 8
 """Groups of one record that are read whole; where more hold it, those that matter are asked for."""
@@ -54,13 +53,8 @@ async def store(sink: SinkStore, batch: Batch, now: datetime) -> None:
         await transaction.write(writes)
 
 
-class _Group:
-    """The items stored under one org, rule and key, kept up to date within the batch."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: Sequence[StoredItem]) -> None:
-        self.items = {item.id: item for item in items}
+_Group = dict[str, StoredItem]
+"""The items stored under one org, rule and key by id, kept up to date within the batch."""
 
 
 class _Change:
@@ -68,9 +62,9 @@ class _Change:
 
     __slots__ = ("before", "group", "item", "records")
 
-    def __init__(self, item: Item, group: str, before: StoredItem | None) -> None:
-        self.item = item
-        self.group = group
+    def __init__(self, arrived: ArrivedItem, before: StoredItem | None) -> None:
+        self.item = arrived.item
+        self.group = arrived.group_id
         self.before = before
         self.records: dict[str, bool] | None = None
         """Of the only revision of a new item, which nearly all are: see `StoredItemRevision.records`."""
@@ -80,18 +74,18 @@ _News = tuple[Absorbed, Found | None]
 
 
 async def _known_groups(transaction: SinkTransaction, batch: Batch) -> dict[str, _Group]:
-    ids = {group_id(item.org, item.rule, item.key) for item in batch.items}
+    ids = {arrived.group_id for arrived in batch.items}
     ids |= {group_id(f.discrepancy.org, f.discrepancy.rule, f.discrepancy.key) for f in batch.discrepancies}
     stored = await transaction.group_items(ids) if ids else {}
-    return {id_: _Group(stored.get(id_, ())) for id_ in ids}
+    return {id_: {item.id: item for item in stored[id_]} if id_ in stored else {} for id_ in ids}
 
 
-def _absorb_items(items: Sequence[Item], groups: dict[str, _Group], writes: Writes) -> list[_Change]:
-    last: dict[str, _Change] = {}
+def _absorb_items(items: Sequence[ArrivedItem], groups: dict[str, _Group], writes: Writes) -> list[_Change]:
+    last: dict[str, tuple[_Change, ArrivedItem]] = {}
     stored: list[_Change] = []
-    for item in items:
-        id_ = group_id(item.org, item.rule, item.key)
-        known = groups[id_].items
+    for arrived in items:
+        item = arrived.item
+        known = groups[arrived.group_id]
         same = known.get(item.id)
         if same is not None and (item.log.offset, item.revision) <= (same.log_offset, same.revision):
             continue
@@ -101,33 +95,24 @@ def _absorb_items(items: Sequence[Item], groups: dict[str, _Group], writes: Writ
                 writes.repeated[item.id] = item.log.offset
                 known[item.id] = settled.repeated(repeated, item.log.offset)
             continue
-        known[item.id] = settled.held(item, id_)
+        known[item.id] = settled.held(item, arrived.group_id)
         writes.repeated.pop(item.id, None)
-        change = _Change(item, id_, same)
-        last[item.id] = change
+        change = _Change(arrived, same)
+        last[item.id] = change, arrived
         stored.append(change)
-    for change in last.values():
+    for change, arrived in last.values():
         if change.before is None:
-            change.records = _records(change.item)
+            change.records = arrived.records
     writes.items = [
         StoredItemRevision(
             item=change.item,
             group_id=change.group,
-            last=last[change.item.id] is change,
+            last=last[change.item.id][0] is change,
             records=change.records,
         )
         for change in stored
     ]
     return stored
-
-
-def _records(item: Item) -> dict[str, bool]:
-    return {
-        name_id(item.org, item.rule, record.source, record.record): live
-        for side in item.sides.values()
-        if side is not None
-        for record, live in settled.live_records(side)
-    }
 
 
 async def _absorb_discrepancies(
@@ -141,7 +126,7 @@ async def _absorb_discrepancies(
     for found in arrived:
         discrepancy = found.discrepancy
         group = group_id(discrepancy.org, discrepancy.rule, discrepancy.key)
-        repeats = settled.repeats_discrepancy(discrepancy, groups[group].items.values())
+        repeats = settled.repeats_discrepancy(discrepancy, groups[group].values())
         absorbed = triage.absorb(standings.get(discrepancy.id), discrepancy, repeats_settled=repeats)
         if absorbed is None:
             continue

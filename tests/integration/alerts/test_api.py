@@ -13,6 +13,7 @@ from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.triage_store import PostgresTriage
 from services.alerts.domain.adjustment import RuleShape
+from services.alerts.domain.settled import arrived
 from services.alerts.handlers.http import billing, create_app, v1
 from services.alerts.ports.sink import Batch, Found, Place
 from services.alerts.use_cases.keys import Keys
@@ -377,7 +378,7 @@ async def test_items_are_listed_by_status_and_key(api: Api):
     """With their sides in the rule's order."""
     await store(
         PostgresSink(api.database),
-        Batch(spans=[], items=[item(), item("i2", key="k2", status="pending", offset=11)]),
+        Batch(spans=[], items=[arrived(item()), arrived(item("i2", key="k2", status="pending", offset=11))]),
         NOW,
     )
     listed = (await api.ask("GET", "/v1/items", "viewer")).json()["data"]

@@ -12,6 +12,7 @@ from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseRefus
 from services.alerts.adapters.migrations import SchemaMismatch
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.tables import APPEND_ONLY_TABLES, ORG_TABLES, metadata
+from services.alerts.domain.settled import arrived
 from services.alerts.ports.sink import Batch, Found, Place
 from services.alerts.use_cases.sink import store
 from tests.support.results import START, found, item
@@ -29,10 +30,10 @@ async def stored(database: Database) -> None:
             Found(found("d2", org="other", key="pay_2"), PLACE, 1, START),
         ],
         items=[
-            item(),
-            item(revision=2, offset=12),
-            item("i2", org="other", key="pay_2"),
-            item("i2", 2, offset=12, org="other", key="pay_2"),
+            arrived(item()),
+            arrived(item(revision=2, offset=12)),
+            arrived(item("i2", org="other", key="pay_2")),
+            arrived(item("i2", 2, offset=12, org="other", key="pay_2")),
         ],
     )
     await store(PostgresSink(database), batch, START)

@@ -7,6 +7,7 @@ import pytest
 
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.domain.settled import arrived
 from services.alerts.ports.sink import Batch, Found, Place, Span
 from services.alerts.use_cases.sink import store
 from shared.contracts.discrepancy import LogPosition
@@ -40,7 +41,11 @@ async def sink_month(desk: Desk, size: int) -> None:
             place: LogPosition(partition=place.partition, offset=10**9, time=LATER + timedelta(seconds=10))
             for place in places
         }
-        await store(sink, Batch(spans=spans, discrepancies=discrepancies, items=items, progress=progress), LATER)
+        await store(
+            sink,
+            Batch(spans=spans, discrepancies=discrepancies, items=[arrived(one) for one in items], progress=progress),
+            LATER,
+        )
         at = {span.place: span.end for span in spans}
 
 

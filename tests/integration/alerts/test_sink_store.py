@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseAway
 from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.domain.settled import arrived
 from services.alerts.domain.triage import Acknowledge, Resolve, act
 from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, Span
 from services.alerts.use_cases.sink import store
@@ -43,7 +44,7 @@ class Sink:
         batch = Batch(
             spans=[Span(place, at, at + max(len(results), 1)) for place, at in self.places.items()],
             discrepancies=[Found(d, DISCREPANCIES, start + n, NOW) for n, d in enumerate(discrepancies)],
-            items=[r for r in results if isinstance(r, Item)],
+            items=[arrived(r) for r in results if isinstance(r, Item)],
             **more,
         )
         await store(self.store, batch, NOW)
