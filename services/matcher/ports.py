@@ -135,7 +135,7 @@ class Transactions(Protocol):
     """Transactions of one partition, by one producer."""
 
     async def start(self) -> None:
-        """Fence the partition's previous owner and abort what it left open.
+        """Fence the partition's previous owner, abort what it left open and end what a broker left without its end.
 
         Raises:
             TransactionFailed: no answer in time.
@@ -143,6 +143,14 @@ class Transactions(Protocol):
 
     async def commit(self, batch: Batch) -> int | None:
         """Write all of `batch` or nothing; the state offset of the snapshot's first piece, if it holds that.
+
+        Raises:
+            Fenced: another owner started.
+            TransactionFailed: unusable from here on; `discard` it.
+        """
+
+    async def touch(self) -> None:
+        """Make readers see what was committed, should a broker have died before it told them.
 
         Raises:
             Fenced: another owner started.

@@ -10,6 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.matcher.adapters.state_log import KafkaStateLog
+from services.matcher.adapters.transaction import ProducerTransactions
 from services.matcher.app import check_topics, make_consumer, make_workshop, pace_of
 from services.matcher.domain.changes import Changes
 from services.matcher.handlers.worker import Worker
@@ -54,7 +55,7 @@ class CountingCore:
     def state_bytes(self) -> int:
         return 100 * len(self.counts)
 
-    def apply(self, group: bytes, record: LegRecord, offset: int) -> None:
+    def apply(self, group: bytes, record: LegRecord, offset: int, value: bytes | None = None) -> None:
         if isinstance(record, Tick):
             self.log_time = max(self.log_time, record.time)
             self._dirty[b"clock"] = None
@@ -185,6 +186,64 @@ class Running:
         await asyncio.wait([self.task])
 
 
+class Death:
+    """Ends an owner without a word at its `count`-th `step`, and keeps it from going any further.
+
+    Steps: `started` (fenced the last owner, has not restored), `applied` (one leg), `sent` (a transaction's records
+    are at the broker), `asked` (its commit is under way), `committed` (its commit was answered).
+    """
+
+    STEPS = ("started", "applied", "sent", "asked", "committed")
+
+    def __init__(self, step: str, count: int) -> None:
+        assert step in self.STEPS
+        self.step = step
+        self.left = count
+        self.happened = False
+
+    def core(self, partition: int) -> CountingCore:
+        made = CountingCore(partition)
+        apply = made.apply
+
+        def dying(group: bytes, record: LegRecord, offset: int, *rest: object) -> None:
+            apply(group, record, offset, *rest)
+            if self._reached("applied"):
+                raise asyncio.CancelledError
+
+        made.apply = dying  # type: ignore[method-assign]
+        return made
+
+    def around(self, made: ProducerTransactions) -> ProducerTransactions:
+        start, end = made.start, made._producer.commit_transaction
+
+        async def dying_start() -> None:
+            await start()
+            await self._pass("started")
+
+        async def dying_end() -> None:
+            await self._pass("sent")
+            ending = asyncio.ensure_future(end())
+            if self.step == "asked":
+                await asyncio.sleep(0.001)  # whether it gets through is left to chance
+            await self._pass("asked")
+            await ending
+            await self._pass("committed")
+
+        made.start = dying_start  # type: ignore[method-assign]
+        made._producer.commit_transaction = dying_end
+        return made
+
+    async def _pass(self, step: str) -> None:
+        if self._reached(step):
+            await asyncio.Event().wait()
+
+    def _reached(self, step: str) -> bool:
+        if step == self.step and not self.happened:
+            self.left -= 1
+            self.happened = self.left == 0
+        return self.happened
+
+
 def settings_for(kafka: KafkaSettings, **given: object) -> MatcherSettings:
     defaults: dict[str, object] = {
         "matcher_group": f"{kafka.topic_prefix}matcher",
@@ -197,15 +256,22 @@ def settings_for(kafka: KafkaSettings, **given: object) -> MatcherSettings:
 
 @asynccontextmanager
 async def running(
-    kafka: KafkaSettings, core: Callable[[int], object] = CountingCore, **given: object
+    kafka: KafkaSettings,
+    core: Callable[[int], object] = CountingCore,
+    around: Callable[[ProducerTransactions], ProducerTransactions] = lambda made: made,
+    **given: object,
 ) -> AsyncIterator[Running]:
-    """A worker of its own; abandoned at the end, unless the test ended it."""
+    """A worker of its own; abandoned at the end, unless the test ended it.
+
+    `around` gets each partition's transactions before they are used.
+    """
     settings = settings_for(kafka, **given)
     meter = Meter()
     log = KafkaStateLog(kafka, Topics(kafka.topic_prefix))
     reader = make_consumer(settings, kafka)
     workshop = make_workshop(settings, kafka, await check_topics(kafka), log, meter)  # type: ignore[arg-type]
-    workshop = replace(workshop, core=core)  # type: ignore[arg-type]
+    make = workshop.transactions
+    workshop = replace(workshop, core=core, transactions=lambda number: around(make(number)))  # type: ignore[arg-type]
     worker = Worker(reader, Topics(kafka.topic_prefix).legs, workshop, pace_of(settings), settings.state_bytes_max)
     await log.start()
     await reader.start()

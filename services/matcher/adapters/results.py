@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 import msgspec
+from aiokafka import TopicPartition
 
 from services.matcher.ports import Batch, Headers
 from shared.contracts.discrepancy import Discrepancy
@@ -90,6 +91,15 @@ class Routes:
         self._topics = topics
         self._dead_letter_partitions = dead_letter_partitions
 
+    def results(self, number: int) -> list[TopicPartition]:
+        """Where results of partition `number` go that tell the offset they were made by."""
+        topics = self._topics
+        return [TopicPartition(topic, number) for topic in (topics.discrepancies, topics.matches, topics.checks)]
+
+    def dead_letters(self, number: int) -> TopicPartition:
+        """Where dead letters of partition `number` go; other partitions' may go there too."""
+        return TopicPartition(self._topics.dead_letters, number % self._dead_letter_partitions)
+
     def of(self, batch: Batch) -> Iterator[tuple[str, int, Iterator[Result]]]:
         """Yield topic, partition and results; progress stands behind the results it speaks of."""
         topics, number, changes = self._topics, batch.partition, batch.changes
@@ -101,4 +111,4 @@ class Routes:
         if changes.checks or told:
             yield topics.checks, number, chain(check_results(batch), progress_results(batch))
         if changes.dead_letters:
-            yield topics.dead_letters, number % self._dead_letter_partitions, dead_letter_results(batch)
+            yield *self.dead_letters(number), dead_letter_results(batch)

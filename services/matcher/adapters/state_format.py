@@ -77,6 +77,24 @@ def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
     yield piece, 0
 
 
+def next_offset_of(value: bytes) -> int:
+    """Return the input offset to go on from that a record tells.
+
+    Raises:
+        UnknownStateVersion: written by a newer build.
+        msgspec.MsgspecError: no state record.
+    """
+    return _decode(_body(value, "the last record")).next_offset
+
+
+def _body(value: bytes, place: str) -> bytes:
+    if value[0] != VERSION:
+        raise UnknownStateVersion(
+            f"matcher-state, {place}: version {value[0]}, this build reads {VERSION}; deploy the newer matcher"
+        )
+    return value[1:]
+
+
 class StateReader:
     """Reads records in order and joins values that were cut."""
 
@@ -90,11 +108,7 @@ class StateReader:
             UnknownStateVersion: written by a newer build.
             msgspec.MsgspecError: no state record.
         """
-        if value[0] != VERSION:
-            raise UnknownStateVersion(
-                f"matcher-state, offset {offset}: version {value[0]}, this build reads {VERSION}; deploy the newer matcher"
-            )
-        record = _decode(value[1:])
+        record = _decode(_body(value, f"offset {offset}"))
         entries: list[Entry] = record.entries
         if self._begun:
             key, rest = entries[0]

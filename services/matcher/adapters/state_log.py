@@ -105,7 +105,8 @@ class KafkaStateLog:
 
     def trim(self, partition: int, offset: int) -> None:
         """Delete records below `offset` in the background."""
-        if not self._can_trim or self._admin is None:
+        # The client tells -1 where the broker knew a record already, and to the broker -1 means: delete everything.
+        if not self._can_trim or self._admin is None or offset < 0:
             return
         task = asyncio.get_running_loop().create_task(self._trim(self._admin, partition, offset))
         self._trimming.add(task)

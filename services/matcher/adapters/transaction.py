@@ -2,16 +2,20 @@
 
 Three facts of the client shape this file. A send that fails inside a transaction fails only its own future, and the
 commit still reports success: so every future is awaited first. After any failure the sequence numbers are off: so a
-producer is never used again. And a fenced producer says so in several ways: `_failure` reads them all.
+producer is never used again. And a fenced producer says so in several ways: `_failure` reads them all. A fact of the
+broker adds a fourth: a partition may miss the end of a transaction that is complete (see `hanging`), so a start ends
+what the previous owner left so, and `touch` what this one did.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
+from services.matcher.adapters.hanging import find_hanging
 from services.matcher.adapters.results import Result, Routes
 from services.matcher.adapters.state_format import encode_changes, encode_slice
 from services.matcher.ports import Batch, Fenced, TransactionFailed
@@ -47,9 +51,12 @@ class ProducerTransactions:
         partition: int,
         compression: str = "none",
     ) -> None:
+        self._kafka = kafka
         self._topics = topics
         self._routes = routes
         self._partition = partition
+        self._untouched: set[TopicPartition] = set()
+        """Written to since the last `touch`."""
         self._producer: AIOKafkaProducer = producer(
             kafka,
             transactional_id=transactional_id,
@@ -61,8 +68,47 @@ class ProducerTransactions:
         try:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 await self._producer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
+                await self._end_hanging()
+        except (KafkaError, OSError, TimeoutError, AssertionError) as error:
             raise _failure(error, f"the producer of partition {self._partition} did not start") from error
+
+    async def _end_hanging(self) -> None:
+        """Before anything is read or written: the first transaction would end it too, and perhaps wrongly."""
+        state = TopicPartition(self._topics.matcher_state, self._partition)
+        dead_letters = self._routes.dead_letters(self._partition)
+        found = await find_hanging(self._kafka, state, self._routes.results(self._partition), [dead_letters])
+        if found is None:
+            return
+        if found.places != [dead_letters]:  # else it may only be another partition's transaction under way
+            log.warning(
+                "ending a transaction that the broker left without its end",
+                partition=self._partition,
+                topics=[place.topic for place in found.places],
+                committed=found.committed,
+            )
+        await self._end(found.places, committed=found.committed)
+
+    async def _end(self, places: Iterable[TopicPartition], *, committed: bool) -> None:
+        """Write a marker and nothing else to each of `places`."""
+        await self._producer.begin_transaction()
+        for place in places:
+            # The client adds a partition to a transaction only along with a record; the broker asks for none.
+            self._producer._txn_manager.maybe_add_partition_to_txn(place)  # noqa: SLF001
+        if committed:
+            await self._producer.commit_transaction()
+        else:
+            await self._producer.abort_transaction()
+
+    async def touch(self) -> None:
+        """End what the last transactions may have left open; see `ports.Transactions`."""
+        places, self._untouched = self._untouched, set()
+        if not places:
+            return
+        try:
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+                await self._end(places, committed=True)
+        except (KafkaError, OSError, TimeoutError, AssertionError) as error:
+            raise _failure(error, f"an empty transaction of partition {self._partition} failed") from error
 
     async def commit(self, batch: Batch) -> int | None:
         """Write `batch` in one transaction; see `ports.Transactions`."""
@@ -102,6 +148,7 @@ class ProducerTransactions:
     async def _send_values(
         self, topic: str, number: int, values: list[bytes], futures: list[asyncio.Future[Any]]
     ) -> None:
+        self._untouched.add(TopicPartition(topic, number))
         for value in values:
             future = await self._producer.send(topic, value, partition=number)
             futures.append(future)
@@ -110,6 +157,7 @@ class ProducerTransactions:
         self, topic: str, number: int, results: Iterator[Result], futures: list[asyncio.Future[Any]]
     ) -> None:
         """Fill whole batches: a fifth of what sending one by one costs."""
+        self._untouched.add(TopicPartition(topic, number))
         builder = self._producer.create_batch()
         for count, (key, value, headers) in enumerate(results, 1):
             if builder.append(key=key, value=value, timestamp=None, headers=headers) is None:

@@ -17,6 +17,9 @@ PENDING_RECORDS_MAX = 30_000
 """Applied and not committed, per partition: reading waits here while the broker is slow."""
 LOADED_LAG_RECORDS = 5_000
 """From this lag on, larger transactions serve better than earlier ones."""
+QUIET_S = 5.0
+"""Without a transaction for so long, the last one is made sure of once: see `Transactions.touch`. Progress does the same
+every second, as long as log time moves."""
 
 
 @dataclass(slots=True)
@@ -91,27 +94,32 @@ class Commits:
             TransactionFailed: drop the state and restore it.
         """
         self._snapshot_begins.pop(slot.number, None)
-        begun_s = float("-inf")
+        begun_s, touch_s = float("-inf"), None
         while True:
             end_if_cancelled()
-            await self._due(slot, partition, begun_s)
-            begun_s = time.monotonic()
-            batch = partition.collect(begun_s)
+            await self._due(slot, partition, begun_s, touch_s)
+            now_s = time.monotonic()
+            batch = partition.collect(now_s)
             if batch is not None:
+                begun_s = now_s
                 await self._commit(slot, batch, transactions)
+                touch_s = time.monotonic() + QUIET_S
                 if slot.throttled and partition.pending_records <= PENDING_RECORDS_MAX // 2:
                     slot.throttled = False
                     resume()
             elif slot.stopping:
                 return
+            elif touch_s is not None and now_s >= touch_s:
+                touch_s = None
+                await transactions.touch()
 
-    async def _due(self, slot: Slot, partition: Partition, begun_s: float) -> None:
-        """Return when it is time for the next transaction."""
+    async def _due(self, slot: Slot, partition: Partition, begun_s: float, touch_s: float | None) -> None:
+        """Return when it is time for the next transaction, at the latest at `touch_s`."""
         while not slot.stopping:
             slot.changed.clear()
             if partition.pending_records >= TRANSACTION_RECORDS:
                 return
-            due_s = self._due_s(slot, partition, begun_s)
+            due_s = min((at for at in (self._due_s(slot, partition, begun_s), touch_s) if at is not None), default=None)
             wait_s = None if due_s is None else due_s - time.monotonic()
             if wait_s is not None and wait_s <= 0:
                 return

@@ -22,9 +22,10 @@ async def test_a_broker_killed_and_restarted_twice_loses_and_doubles_nothing(own
             await asyncio.sleep(0.5)
             await asyncio.to_thread(own_kafka.restart)
         await one.until_committed(20_000, timeout_s=90)
-        # A broker that dies between the markers of one transaction comes back without the missing ones, and the results
-        # stay hidden until the partition's next transaction (decision 9): in life that is the progress of the next second.
-        await write(kafka, legs_of(100, 1_000, first=20_000), 2)
-        await one.until_committed(20_100, timeout_s=90)
+        # A broker may come back without the end of a transaction in some partition (decision 9): what that hides from
+        # readers shows up by itself, though nothing more is written.
+        async with asyncio.timeout(60):
+            while len(await items(kafka)) < 20_000:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.5)
         await one.end()
-    assert_exactly_once(await items(kafka), 20_100)
+    assert_exactly_once(await items(kafka), 20_000)

@@ -25,6 +25,7 @@ from tests.conftest import PARTITIONS
 from tests.support.matcher_shell import (
     START_MS,
     CountingCore,
+    Death,
     assert_exactly_once,
     is_progress,
     items,
@@ -48,19 +49,19 @@ async def test_results_state_and_offsets_of_a_quiet_run(kafka_settings: KafkaSet
 
 
 async def test_workers_that_die_in_the_middle_lose_and_double_nothing(kafka_settings: KafkaSettings):
-    """Ten owners one after the other, each gone without a word while it reads, commits or restores."""
-    count = 300_000  # more than three owners can match before they die
-    await write(kafka_settings, legs_of(count, 2_000), PARTITIONS)
+    """Ten owners one after the other, each gone without a word at a step of its own: no clock decides when."""
+    portion = 3_000
     chance = random.Random(5)
-    done = []
-    for _ in range(10):
-        commits = chance.randrange(1, 4)
-        async with running(kafka_settings, commit_interval_loaded_ms=20) as one:
-            await one.until(lambda running, n=commits: running.meter.commits >= n or max(done, default=0) >= count)
-            await asyncio.sleep(chance.random() * 0.05)
-            done.append(one.worker.committed_records)
+    steps = 2 * list(Death.STEPS)
+    chance.shuffle(steps)
+    for number, step in enumerate(steps):
+        # Legs of every partition: each owner has to start, apply and commit all of them, however fast it is.
+        await write(kafka_settings, legs_of(portion, 2_000, first=number * portion), PARTITIONS)
+        death = Death(step, chance.randint(1, portion if step == "applied" else PARTITIONS))
+        async with running(kafka_settings, death.core, death.around) as one:
+            await one.until(lambda _, death=death: death.happened, timeout_s=60)
             await one.abandon()
-    assert len({at for at in done if 0 < at < count}) >= 3, "most owners must die in the middle"
+    count = portion * len(steps)
     async with running(kafka_settings) as last:
         await last.until_committed(count)
         await last.end()
@@ -161,6 +162,19 @@ async def test_snapshots_keep_the_state_log_short_and_restore_from_it(kafka_sett
         await next_one.until_committed(33_000)
         await next_one.end()
     assert_exactly_once(await items(kafka_settings), 33_000)
+
+
+async def test_an_unknown_place_of_a_snapshot_deletes_nothing(kafka_settings: KafkaSettings, topics: Topics):
+    """-1 is no offset but the broker's word for the end of the log."""
+    await write(kafka_settings, legs_of(300, 30), PARTITIONS)
+    async with running(kafka_settings) as one:
+        await one.until_committed(300)
+        kept = len(await read_all(kafka_settings, topics.matcher_state))
+        for number in range(PARTITIONS):
+            one.log.trim(number, -1)
+        await asyncio.gather(*one.log._trimming)
+        await one.end()
+    assert len(await read_all(kafka_settings, topics.matcher_state)) >= kept > 0
 
 
 async def test_a_restart_with_the_same_instance_gets_its_partitions_back_at_once(kafka_settings: KafkaSettings):

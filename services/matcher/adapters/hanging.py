@@ -1,0 +1,135 @@
+"""Finds what a broker left without an end: transactions that it logs as complete though a partition has no marker.
+
+A broker that is killed and comes back may skip the markers of partitions that have no leader at that moment (decision
+9). Two things go wrong then if nobody looks: readers of committed records wait before that place, and the end of the
+partition's next transaction counts for the hanging records as well, whatever became of their own.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.matcher.adapters.results import PROGRESS_HEADERS
+from services.matcher.adapters.state_format import next_offset_of
+from shared.kafka.client import Isolation, consumer
+from shared.kafka.settings import KafkaSettings
+
+POLL_MS = 200
+TAIL_OFFSETS = (100, 10_000)
+"""Looked through for the last record, from the end: the nearest first, markers take offsets too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """Partitions whose last transaction has no end, and how the coordinator ended it."""
+
+    places: list[TopicPartition]
+    committed: bool
+
+
+class _Log(msgspec.Struct):
+    offset: int
+
+
+class _Result(msgspec.Struct):
+    log: _Log
+
+
+_decode_result = msgspec.json.Decoder(_Result).decode
+
+
+async def find_hanging(
+    kafka: KafkaSettings, state: TopicPartition, results: Sequence[TopicPartition], others: Sequence[TopicPartition]
+) -> Hanging | None:
+    """Look at one partition of the matcher while nobody writes to it; None when everything has its end.
+
+    Every transaction writes the next input offset to `state`, and each of `results` tells the input offset it was made
+    by. So a transaction was committed when a hanging result lies below the offset that readers see in `state`, or a
+    result that they see lies above. Without such a proof nobody has seen anything of it: then it counts as aborted,
+    since it may be incomplete, and is done again. `others` hold no offsets; what hangs only there counts as committed.
+    """
+    places = [state, *results, *others]
+    stable, ends = await _ends(kafka, "read_committed", places), await _ends(kafka, "read_uncommitted", places)
+    hanging = [place for place in places if stable[place] < ends[place]]
+    if not hanging:
+        return None
+    if not {state, *results}.intersection(hanging):
+        return Hanging(hanging, committed=True)
+    next_offset = _next_offset(await _last_seen(kafka, state, stable[state]))
+    for place in results:
+        if place in hanging:
+            made_by = _made_by(await _first_hidden(kafka, place, stable[place], ends[place]))
+            proof = made_by is not None and made_by < next_offset
+        else:
+            made_by = _made_by(await _last_seen(kafka, place, stable[place]))
+            proof = made_by is not None and made_by >= next_offset
+        if proof:
+            return Hanging(hanging, committed=True)
+    return Hanging(hanging, committed=False)
+
+
+@asynccontextmanager
+async def _reader(kafka: KafkaSettings, isolation: Isolation) -> AsyncIterator[AIOKafkaConsumer]:
+    reader = consumer(kafka, auto_offset_reset="none", isolation=isolation)
+    try:
+        await reader.start()
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def _ends(
+    kafka: KafkaSettings, isolation: Isolation, places: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    async with _reader(kafka, isolation) as reader:
+        ends: dict[TopicPartition, int] = await reader.end_offsets(places)
+        return ends
+
+
+def _next_offset(record: Any | None) -> int:
+    return 0 if record is None else next_offset_of(record.value)
+
+
+def _made_by(record: Any | None) -> int | None:
+    if record is None:
+        return None
+    try:
+        return _decode_result(record.value).log.offset
+    except msgspec.MsgspecError:
+        return None  # not ours: it proves nothing
+
+
+async def _last_seen(kafka: KafkaSettings, place: TopicPartition, end: int) -> Any | None:
+    async with _reader(kafka, "read_committed") as reader:
+        begin = (await reader.beginning_offsets([place]))[place]
+        reader.assign([place])
+        for tail in (*TAIL_OFFSETS, end - begin):
+            last = None
+            reader.seek(place, max(end - tail, begin))
+            while await reader.position(place) < end:
+                for record in await _poll(reader, place):
+                    last = record
+            if last is not None:
+                return last
+    return None
+
+
+async def _first_hidden(kafka: KafkaSettings, place: TopicPartition, start: int, end: int) -> Any | None:
+    """Progress is passed over: it may tell again of an offset that was committed before."""
+    async with _reader(kafka, "read_uncommitted") as reader:
+        reader.assign([place])
+        reader.seek(place, start)
+        while await reader.position(place) < end:
+            for record in await _poll(reader, place):
+                if PROGRESS_HEADERS[0] not in record.headers:
+                    return record
+    return None
+
+
+async def _poll(reader: AIOKafkaConsumer, place: TopicPartition) -> list[Any]:
+    found: list[Any] = (await reader.getmany(place, timeout_ms=POLL_MS)).get(place, [])
+    return found
