@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from shared.contracts.leg import RuleRecord
 from shared.rules.balance_rule import BalanceRuleModel, compile_balance
 from shared.rules.generation import encode, generation_of, specification
+from shared.rules.invariant_rule import InvariantRuleModel, compile_invariant
 from shared.rules.match_rule import MatchRuleModel, compile_match
 from shared.rules.model import Rule
 from shared.rules.parts import RuleModel
@@ -40,6 +41,7 @@ COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {
     MatchRuleModel: compile_match,
     ZeroSumRuleModel: compile_zero_sum,
     BalanceRuleModel: compile_balance,
+    InvariantRuleModel: compile_invariant,
 }
 """By the model a rule is written in: its compiler, which takes org, pack and the model."""
 

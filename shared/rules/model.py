@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, StrictStr, StringConstraints, Tag, model_validator
 
 from shared.rules.balance_rule import BalanceRuleModel
+from shared.rules.invariant_rule import InvariantRuleModel
 from shared.rules.match_rule import MatchRuleModel
 from shared.rules.parts import Strict
 from shared.rules.zero_sum_rule import ZeroSumRuleModel
@@ -14,9 +15,9 @@ RULES_MAX = 200
 """Rules in one pack."""
 
 
-KINDS = ("match", "zero_sum", "balance")
+KINDS = ("match", "zero_sum", "balance", "invariant")
 """What `kind` may be."""
-KIND_TAGS = ("match", "zero_sum", "balance")
+KIND_TAGS = ("match", "zero_sum", "balance", "invariant")
 """Names of the models below, as pydantic puts them into the places of errors."""
 
 
@@ -29,7 +30,8 @@ def _kind(rule: Any) -> str | None:
 Rule = Annotated[
     Annotated[MatchRuleModel, Tag("match")]
     | Annotated[ZeroSumRuleModel, Tag("zero_sum")]
-    | Annotated[BalanceRuleModel, Tag("balance")],
+    | Annotated[BalanceRuleModel, Tag("balance")]
+    | Annotated[InvariantRuleModel, Tag("invariant")],
     Discriminator(_kind),
 ]
 

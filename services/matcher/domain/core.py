@@ -12,11 +12,13 @@ from services.matcher.domain.account import ACCOUNTS
 from services.matcher.domain.balance import Balance
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.group import Group
+from services.matcher.domain.invariant import Invariant
 from services.matcher.domain.kinds import Kind
 from services.matcher.domain.match import Match, Pairs
 from services.matcher.domain.moment import UNKNOWN
 from services.matcher.domain.settled import MatchWriter
 from services.matcher.domain.state import OPEN_BYTES, Cell, State
+from services.matcher.domain.watched import WATCHED
 from services.matcher.domain.zero_sum import TRANSACTIONS, ZeroSum
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
@@ -28,9 +30,14 @@ CLOCK_ENTRY = b"clock"
 RULE_ENTRY = b"rule "
 """State entries beside cells; group keys are JSON arrays, so they cannot meet."""
 
-KINDS: dict[str, Callable[[State], Kind]] = {"match": Match, "zero_sum": ZeroSum, "balance": Balance}
+KINDS: dict[str, Callable[[State], Kind]] = {
+    "match": Match,
+    "zero_sum": ZeroSum,
+    "balance": Balance,
+    "invariant": Invariant,
+}
 """What does the work of each kind of rule. Each is listed with the class of its compiled rule in `shared.rules.compiled`."""
-CODECS = (TRANSACTIONS, ACCOUNTS)
+CODECS = (TRANSACTIONS, ACCOUNTS, WATCHED)
 
 
 class UnknownGeneration(Exception):

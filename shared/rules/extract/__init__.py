@@ -7,6 +7,7 @@ from shared.contracts.event import Event
 from shared.rules.compiled import CompiledRule, compile_rule
 from shared.rules.extract.balance import balance_takers
 from shared.rules.extract.common import KeyedLeg, Place, Problem, Taker, type_matches
+from shared.rules.extract.invariant import invariant_takers
 from shared.rules.extract.match import match_takers
 from shared.rules.extract.zero_sum import zero_sum_takers
 from shared.rules.parts import RuleModel
@@ -21,6 +22,7 @@ TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {
     "match": match_takers,
     "zero_sum": zero_sum_takers,
     "balance": balance_takers,
+    "invariant": invariant_takers,
 }
 """By the kind of a compiled rule: what makes its takers from the rule and its model."""
 
