@@ -20,6 +20,7 @@ from services.alerts.ports.sink import Batch
 from services.alerts.use_cases.sink import store
 from shared.contracts.discrepancy import Discrepancy, Progress
 from shared.contracts.item import Item
+from shared.errors import DependencyAway
 from shared.kafka.client import await_sent, producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
@@ -319,3 +320,26 @@ async def test_a_process_killed_again_and_again_stores_everything_once(
     finally:
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_what_was_read_ahead_of_a_batch_that_was_not_stored_is_read_again(
+    kafka_settings: KafkaSettings, topics: Topics, database: Database
+):
+    """Before and after the commit, the answer is lost: nothing is passed over, nothing is stored twice."""
+    keys = 400
+    await publish(kafka_settings, stream(keys))
+    stored, tries = storing(database), 0
+
+    async def losing(batch: Batch) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            raise DependencyAway("gone before it was stored")
+        await stored(batch)
+        if tries == 4:
+            raise DependencyAway("gone after it was stored")
+
+    loop = sink_loop(kafka_settings, database, losing, batch_records_max=60)
+    async with running(loop):
+        await check_stored(database, keys)
+    assert tries > 4
