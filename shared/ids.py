@@ -25,13 +25,14 @@ def canonical(values: Sequence[str | None]) -> bytes:
     return _encode(values)
 
 
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit that a uuid has where its hash had this one."""
 
 
 def uuid_of(digest: str) -> str:
     """Return the uuid5 of a SHA-1 in hexadecimal, without the UUID object: a third of the time on the hot path."""
     h = digest
-    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
+    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
 def _uuid(values: Sequence[str | None]) -> str:

@@ -27,8 +27,8 @@ class Core(Protocol):
     @property
     def state_bytes(self) -> int: ...
 
-    def apply(self, group: bytes, record: LegRecord, offset: int) -> None:
-        """Apply one record of the log; `group` is its Kafka key."""
+    def apply(self, group: bytes, record: LegRecord, offset: int, value: bytes | None = None) -> None:
+        """Apply one record of the log; `group` is its Kafka key, `value` its Kafka value where that is at hand."""
 
     def take(self) -> Changes:
         """What happened since the last `take`."""

@@ -137,12 +137,12 @@ class SideRule:
     deadline: Duration
     raises_duplicates: bool
     status_map: dict[str, str]
-    _known: dict[str | None, bool] = field(default_factory=dict, compare=False, repr=False)
+    known_live: dict[str | None, bool] = field(default_factory=dict, compare=False, repr=False)
     """Statuses already looked at: asked for every record."""
 
     def is_live(self, status: str | None) -> bool:
         """Tell whether a record of this status counts: unknown and absent statuses do, unless the rule lists them."""
-        known = self._known.get(status)
+        known = self.known_live.get(status)
         return known if known is not None else self._look_at(status)
 
     def _look_at(self, status: str | None) -> bool:
@@ -150,8 +150,8 @@ class SideRule:
             is_live = status in self.live
         else:
             is_live = status is None or not (status in NOT_LIVE or status.startswith(NOT_LIVE_PREFIX))
-        if len(self._known) < STATUSES_KNOWN_MAX:
-            self._known[status] = is_live
+        if len(self.known_live) < STATUSES_KNOWN_MAX:
+            self.known_live[status] = is_live
         return is_live
 
     @property

@@ -13,6 +13,7 @@ from services.matcher.adapters.state_log import KafkaStateLog
 from services.matcher.adapters.transaction import ProducerTransactions
 from services.matcher.app import check_topics, make_consumer, make_workshop, pace_of
 from services.matcher.domain.changes import Changes
+from services.matcher.handlers.commits import end_if_cancelled
 from services.matcher.handlers.worker import Worker
 from services.matcher.ports import Batch
 from services.matcher.settings import MatcherSettings
@@ -235,6 +236,7 @@ class Death:
 
     async def _pass(self, step: str) -> None:
         if self._reached(step):
+            end_if_cancelled()
             await asyncio.Event().wait()
 
     def _reached(self, step: str) -> bool:

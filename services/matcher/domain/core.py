@@ -10,19 +10,23 @@ import msgspec
 
 from services.matcher.domain.account import ACCOUNTS
 from services.matcher.domain.balance import Balance
+from services.matcher.domain.candidates import CANDIDATES, Candidates
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.group import Group
 from services.matcher.domain.invariant import Invariant
+from services.matcher.domain.kept_legs import is_kept, is_one
 from services.matcher.domain.kinds import Kind
-from services.matcher.domain.match import Match, Pairs
+from services.matcher.domain.match import Match
 from services.matcher.domain.moment import UNKNOWN
+from services.matcher.domain.pairs import Pairs
 from services.matcher.domain.settled import MatchWriter
-from services.matcher.domain.state import OPEN_BYTES, Cell, State
+from services.matcher.domain.state import OPEN_BYTES, WAITING_BYTES, Cell, State
 from services.matcher.domain.watched import WATCHED
 from services.matcher.domain.zero_sum import TRANSACTIONS, ZeroSum
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
 from shared.ids import canonical
+from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.compiled import CompiledRule, compile_record, shape_of
 from shared.rules.match_rule import MatchRule
 
@@ -32,12 +36,13 @@ RULE_ENTRY = b"rule "
 
 KINDS: dict[str, Callable[[State], Kind]] = {
     "match": Match,
+    WITHOUT_KEY: Candidates,
     "zero_sum": ZeroSum,
     "balance": Balance,
     "invariant": Invariant,
 }
 """What does the work of each kind of rule. Each is listed with the class of its compiled rule in `shared.rules.compiled`."""
-CODECS = (TRANSACTIONS, ACCOUNTS, WATCHED)
+CODECS = (TRANSACTIONS, ACCOUNTS, CANDIDATES, WATCHED)
 
 
 class UnknownGeneration(Exception):
@@ -97,12 +102,13 @@ class Core:
     @property
     def state_bytes(self) -> int:
         """Memory that the cells take, about."""
-        return self._state.settled_bytes + self.open_items * OPEN_BYTES
+        waiting = self._state.waiting_items
+        return self._state.settled_bytes + waiting * WAITING_BYTES + (self.open_items - waiting) * OPEN_BYTES
 
     # ---- the log
 
-    def apply(self, group: bytes, record: LegRecord, offset: int) -> None:
-        """Apply one record of the log; `group` is its Kafka key.
+    def apply(self, group: bytes, record: LegRecord, offset: int, value: bytes | None = None) -> None:
+        """Apply one record of the log; `group` is its Kafka key, `value` its Kafka value where that is at hand.
 
         Raises:
             UnknownGeneration: a leg whose rule has not been in the log.
@@ -111,7 +117,7 @@ class Core:
             if record.received_at > self._clock.times.get(record.inbox_partition, UNKNOWN):
                 self._advance(record.inbox_partition, record.received_at, offset)
             pairs = self._pairs.get(record.generation)
-            if pairs is None or not pairs.apply(group, record, offset):
+            if pairs is None or not pairs.apply(group, record, offset, value):
                 self._apply_leg(group, record, offset)
             return
         self._apply_control(group, record, offset)
@@ -157,12 +163,16 @@ class Core:
                 self._fire(group, due, offset)
 
     def _fire(self, key: bytes, due: int, offset: int) -> None:
+        due_at = self._state.due_at(key)
+        if due_at is None:
+            return
+        if due_at > due:
+            self._state.timers.set(due_at, key)
+            return
+        if self._state.is_pair(key):  # settled, and `keep` is over: nothing to judge
+            self._state.forget(key)
+            return
         cell = self._state.get(key)
-        if cell is None:
-            return
-        if cell.due_at > due:
-            self._state.timers.set(cell.due_at, key)
-            return
         rule = self._rules[cell.generation]
         assert rule is not None, "cells of withdrawn rules are gone"
         self._kinds[rule.kind].fire(key, cell, rule, due, offset)
@@ -243,11 +253,12 @@ class Core:
         """Publish the cells of an org that have said nothing yet."""
         for key in self._keys_of((record.org,)):
             held = self._state.cells[key]
-            if type(held) is bytes:
+            if type(held) is bytes and not is_one(held):
                 continue
-            rule = self._rules[held.generation]  # type: ignore[union-attr]  # bytes were left out above
+            cell = self._state.get(key)
+            rule = self._rules[cell.generation]
             assert rule is not None
-            self._kinds[rule.kind].cut(key, held, rule, record, offset)
+            self._kinds[rule.kind].cut(key, cell, rule, record, offset)
 
     def _apply_withdraw(self, key: bytes, record: Withdraw, offset: int) -> None:
         cell = self._state.get(key)
@@ -289,6 +300,8 @@ class Core:
                 self._state.log_time = self._clock.log_time
             elif key.startswith(RULE_ENTRY):
                 self._restore_rule(_decode_rule(value))
+            elif value and is_kept(value):
+                self._state.restore_kept(key, value)
             else:
                 cell = self._state.restore(key, value, self._is_settled)
                 self._index(key, cell)

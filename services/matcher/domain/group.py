@@ -121,7 +121,7 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
     Of two events the greater (occurred_at, sequence, id) wins, in whatever order they come. An older event changes
     nothing, but what it supersedes stays superseded and the record's earliest time may fall.
     """
-    held = _adjustments(group) if leg.adjusts is not None else group.records
+    held = (group.adjustments or []) if leg.adjusts is not None else group.records
     if any(record.id == leg.id and record.source == leg.source and not _says(group, record, leg) for record in held):
         return "id reused"
     superseding = (
@@ -129,7 +129,7 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
     )
     if group.superseded and (leg.source, leg.record) in group.superseded:
         return "superseding" if superseding else "no-op"
-    held = _adjustments(group) if leg.adjusts is not None else group.records
+    held = (group.adjustments or []) if leg.adjusts is not None else group.records
     for at, record in enumerate(held):
         if record.record != leg.record or record.source != leg.source:
             continue
@@ -145,9 +145,10 @@ def hold(group: Group, leg: Leg, is_live: Callable[[str | None], bool]) -> Held:
         if superseding:
             return "superseding"
         return "stopped being live" if is_live(record.status) and not is_live(leg.status) else "newer event"
-    held.append(record_of(leg))
     if leg.adjusts is not None:
+        group.adjustments = [*(group.adjustments or ()), record_of(leg)]
         return "adjusting"
+    held.append(record_of(leg))
     return "superseding" if superseding else "new record"
 
 
@@ -165,12 +166,6 @@ def _says(group: Group, record: Record, leg: Leg) -> bool:
         and record.values == leg.values
         and (leg.supersedes in (None, leg.record) or (leg.source, leg.supersedes) in (group.superseded or ()))
     )
-
-
-def _adjustments(group: Group) -> list[Record]:
-    if group.adjustments is None:
-        group.adjustments = []
-    return group.adjustments
 
 
 def supersede(group: Group, source: str, old: str) -> bool:

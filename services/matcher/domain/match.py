@@ -3,21 +3,16 @@
 from typing import Final
 
 from services.matcher.domain.group import (
-    MATCHED,
     PENDING,
     Group,
     Held,
-    Record,
     hold,
     is_settled,
-    pack,
-    record_of,
     supersede,
 )
-from services.matcher.domain.judge import NOT_JUDGED, judge, statuses_differ
+from services.matcher.domain.judge import NOT_JUDGED, judge
 from services.matcher.domain.moment import UNKNOWN, Moment
 from services.matcher.domain.revise import expire, item_status, make_item, next_due, revise
-from services.matcher.domain.settled import MatchWriter, RuleWords, is_printed
 from services.matcher.domain.state import Codec, State
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Resolution
@@ -35,8 +30,6 @@ CAUSES: Final[dict[Held, Resolution]] = {
     "adjusting": "adjusted",
 }
 """What a leg's effect on its group calls the discrepancies that it made untrue."""
-KEYLESS = ord("n")
-"""Where a group key has `null` instead of a key's quotation mark."""
 
 
 class Match:
@@ -113,7 +106,10 @@ class Match:
 
     def withdraw(self, key: bytes, cell: Group, rule: MatchRule, record: Withdraw, offset: int) -> None:
         """Let a record never count again here."""
+        known = len(cell.superseded or ())
         if not supersede(cell, record.source, record.record):
+            if len(cell.superseded or ()) > known:  # it has not been here yet, and must not count when it comes
+                self._state.put(key, cell, settled=is_settled(cell))
             return
         cell.touched_at = max(cell.touched_at, record.received_at)
         self._judge(key, cell, rule, self._state.moment(record.received_at, offset), "superseded")
@@ -158,95 +154,6 @@ def id_reused(key: bytes, leg: Leg) -> DeadLetter:
         received_at=from_milliseconds(leg.received_at),
         raw=b"",
     )
-
-
-class Pairs:
-    """The common case of a rule with two sides and one record each, done without a verdict."""
-
-    def __init__(self, rule: MatchRule, state: State, writer: MatchWriter) -> None:
-        self.generation = rule.generation
-        self.keep_ms = rule.keep_ms
-        self.lives = tuple(side.is_live for side in rule.sides)
-        self.deadlines = tuple(side.deadline.after for side in rule.sides)
-        self.words = RuleWords(rule)
-        self._sides = rule.sides
-        self._compares_status = rule.compares_status
-        self._state = state
-        self._write = writer.write
-
-    def apply(self, key: bytes, leg: Leg, offset: int) -> bool:  # noqa: PLR0911 - ways out
-        """Do the common case without a verdict; False: it is not that case, and nothing was done.
-
-        A first live leg waits: its other side is missing at the deadline. A second one, of the other side and equal to
-        the letter, settles the group.
-        """
-        state = self._state
-        cells = state.cells
-        side, received_at = leg.side, leg.received_at
-        if leg.adjusts is not None or leg.supersedes is not None or not self.lives[side](leg.status):
-            return False
-        held = cells.get(key)
-        if held is None:
-            if state.log_time > received_at:
-                return False
-            due_at = self.deadlines[1 - side](received_at)
-            state.dirty[key] = cells[key] = Group(
-                self.generation, leg.id, received_at, due_at, received_at, [record_of(leg)], waits=True
-            )
-            state.timers.set(due_at, key)
-            return True
-        if type(held) is bytes:
-            return False
-        group: Group = held  # type: ignore[assignment]  # bytes were sent away above
-        records = group.records
-        if (
-            len(records) != 1
-            or group.raised is not None
-            or group.item_revision
-            or group.adjustments is not None
-            or group.superseded is not None
-        ):
-            return False
-        one = records[0]
-        if one.side == side or one.source == leg.source or not self.agree(one, leg):
-            return False
-        words = self.words
-        if key[words.prefix_length] == KEYLESS:
-            return False
-        other = record_of(leg)
-        records.append(other)
-        first, second = (one, other) if side else (other, one)
-        state.changes.items.append(
-            (key, self._write(words, key, group.opener, first, second, received_at, offset, state.log_time))
-        )
-        group.waits = False
-        group.since = None
-        group.touched_at = max(group.touched_at, received_at)
-        group.item_revision = 1
-        group.item_status = MATCHED
-        due_at = group.touched_at + self.keep_ms
-        if due_at < group.due_at:
-            state.timers.set(due_at, key)
-        group.due_at = due_at
-        packed = state.dirty[key] = cells[key] = pack(group)
-        state.count(key, packed)
-        return True
-
-    def agree(self, one: Record, leg: Leg) -> bool:
-        """Tell at a glance whether a record and a live leg of the other side agree to the letter; False means: judge."""
-        return (
-            one.amount == leg.amount
-            and one.currency == leg.currency
-            and one.amount is not None
-            and one.currency is not None
-            and self.lives[one.side](one.status)
-            and is_printed(one.amount, one.currency)
-            and (
-                one.status == leg.status
-                or not self._compares_status
-                or not statuses_differ(self._sides[one.side], one.status, self._sides[leg.side], leg.status)
-            )
-        )
 
 
 def _is_live(group: Group, rule: MatchRule) -> bool:

@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from services.matcher.domain.group import Record
 from shared.contracts.event import from_milliseconds
-from shared.ids import NAMESPACE, canonical, uuid_of
+from shared.contracts.leg import Leg
+from shared.ids import NAMESPACE, VARIANT, canonical
 from shared.money import decimals_of
 from shared.rules.match_rule import MatchRule
 
@@ -57,17 +57,16 @@ def is_printed(amount: str, currency: str) -> bool:
 def time_text(microseconds: int) -> str:
     """Return a time as msgspec prints it: RFC 3339, UTC, six decimals or none."""
     second, rest = divmod(microseconds, 1_000_000)
-    start = _seconds.get(second)
-    if start is None:
-        if len(_seconds) >= SECONDS_KEPT:
-            _seconds.clear()
-        start = _seconds[second] = from_milliseconds(second * 1000).strftime("%Y-%m-%dT%H:%M:%S")
+    start = _seconds.get(second) or start_of(second)
     return f"{start}.{rest:06d}Z" if rest else f"{start}Z"
 
 
-def is_plain(text: str) -> bool:
-    """Tell whether `text` needs no escapes in JSON."""
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+def start_of(second: int) -> str:
+    """Return a second as times begin, and remember it."""
+    if len(_seconds) >= SECONDS_KEPT:
+        _seconds.clear()
+    start = _seconds[second] = from_milliseconds(second * 1000).strftime("%Y-%m-%dT%H:%M:%S")
+    return start
 
 
 class MatchWriter:
@@ -85,13 +84,13 @@ class MatchWriter:
         words: RuleWords,
         key: bytes,
         opener: str,
-        one: Record,
-        other: Record,
+        one: Leg,
+        other: Leg,
         at_ms: int,
         offset: int,
         log_time: int,
     ) -> bytes:
-        """Return the encoded item of a group whose only records are `one` (first side) and `other`.
+        """Return the encoded item of a group whose only records are those of `one` (first side) and `other`.
 
         Both are live, have the same printed amount and currency, and their item is new. `key` is the group key, with a
         match key; `log_time` in milliseconds.
@@ -102,41 +101,42 @@ class MatchWriter:
             self._log_time = log_time
             self._log_tail = f',"time":"{time_text(max(log_time, 0) * 1000)}"}}'
         one_id, other_id, one_record, other_record = one.id, other.id, one.record, other.record
-        one_source, other_source = one.source, other.source
-        status, other_status = one.status, other.status
-        quoted_opener = f'"{opener}"'
-        if is_plain(
-            f"{one_id}{other_id}{one_record}{other_record}{one_source}{other_source}{status}{other_status}{opener}"
-        ):
-            one_id, other_id, one_record, other_record = (
-                f'"{one_id}"',
-                f'"{other_id}"',
-                f'"{one_record}"',
-                f'"{other_record}"',
-            )
-            one_source, other_source = f'"{one_source}"', f'"{other_source}"'
+        one_source, other_source, status, other_status = one.source, other.source, one.status, other.status
+        said = f"{one_id}{other_id}{one_record}{other_record}{one_source}{other_source}{status}{other_status}"
+        if said.isascii() and said.isprintable() and '"' not in said and "\\" not in said:
             status = "null" if status is None else f'"{status}"'
             other_status = "null" if other_status is None else f'"{other_status}"'
+            named = b'%b%b,"%b","item"]' % (_SEED, key[:-1], opener.encode())
         else:
-            one_id, other_id, one_record, other_record = map(quote, (one_id, other_id, one_record, other_record))
-            one_source, other_source, quoted_opener = quote(one_source), quote(other_source), quote(opener)
+            one_id, other_id, one_record, other_record = map(_escaped, (one_id, other_id, one_record, other_record))
+            one_source, other_source = _escaped(one_source), _escaped(other_source)
             status = "null" if status is None else quote(status)
             other_status = "null" if other_status is None else quote(other_status)
-        named = b'%b%b,%b,"item"]' % (_SEED, key[:-1], quoted_opener.encode())
+            named = b'%b%b,%b,"item"]' % (_SEED, key[:-1], _encode(opener))
         parts = key[words.prefix_length : -1].decode()
         if words.many_fields:
             parts = f"[{parts}]"
-        when, later = time_text(one.occurred_at), time_text(other.occurred_at)
-        earliest = when if one.first_at == one.occurred_at else time_text(one.first_at)
-        first_later = later if other.first_at == other.occurred_at else time_text(other.first_at)
-        first, second = words.sides
-        money = f'"amount":"{one.amount}","currency":"{one.currency}","status":'
-        total = f'","totals":{{"{one.currency}":{{"count":1,"amount":"{one.amount}"}}}},"records":[{{"id":'
+        second, rest = divmod(one.occurred_at, 1_000_000)
+        start = _seconds.get(second) or start_of(second)
+        when = f"{start}.{rest:06d}Z" if rest else f"{start}Z"
+        second, rest = divmod(other.occurred_at, 1_000_000)
+        start = _seconds.get(second) or start_of(second)
+        later = f"{start}.{rest:06d}Z" if rest else f"{start}Z"
+        amount, currency = one.amount, one.currency
+        first, last = words.sides
         h = sha1(named, usedforsecurity=False).hexdigest()
         return (
-            f'{{"id":"{uuid_of(h)}{words.head}{parts},"sides":{{{first}:{{"occurred_at":"{earliest}{total}{one_id},'
-            f'"source":{one_source},"record":{one_record},{money}{status},"occurred_at":"{when}"}}]}},'
-            f'{second}:{{"occurred_at":"{first_later}{total}{other_id},"source":{other_source},'
-            f'"record":{other_record},{money}{other_status},"occurred_at":"{later}"}}]}}}},"discrepancies":[],'
-            f'"at":"{self._at}","occurred_at":"{earliest}","live":true,"log":{self._log_head}{offset}{self._log_tail}}}'
+            f'{{"id":"{h[:8]}-{h[8:12]}-5{h[13:16]}-{VARIANT[h[16]]}{h[17:20]}-{h[20:32]}{words.head}{parts},"sides":'
+            f'{{{first}:{{"occurred_at":"{when}","totals":{{"{currency}":{{"count":1,"amount":"{amount}"}}}},"records":'
+            f'[{{"id":"{one_id}","source":"{one_source}","record":"{one_record}","amount":"{amount}","currency":'
+            f'"{currency}","status":{status},"occurred_at":"{when}"}}]}},{last}:{{"occurred_at":"{later}","totals":'
+            f'{{"{currency}":{{"count":1,"amount":"{amount}"}}}},"records":[{{"id":"{other_id}","source":'
+            f'"{other_source}","record":"{other_record}","amount":"{amount}","currency":"{currency}","status":'
+            f'{other_status},"occurred_at":"{later}"}}]}}}},"discrepancies":[],"at":"{self._at}","occurred_at":"{when}",'
+            f'"live":true,"log":{self._log_head}{offset}{self._log_tail}}}'
         ).encode()
+
+
+def _escaped(text: str) -> str:
+    """Return `text` as it stands between the quotation marks of a JSON string."""
+    return quote(text)[1:-1]

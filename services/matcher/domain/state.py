@@ -7,6 +7,7 @@ import msgspec
 
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.group import Group, pack, unpack
+from services.matcher.domain.kept_legs import MARKED, due_of, is_kept, is_one, unpack_kept
 from services.matcher.domain.moment import UNKNOWN, Moment
 from services.matcher.domain.timers import Timers
 from shared.contracts.discrepancy import LogPosition
@@ -16,8 +17,8 @@ SETTLED_OVERHEAD_BYTES = 170
 """What Python adds to a settled cell: two bytes objects, its place in the dict and in the timers (measured)."""
 OPEN_BYTES = 1000
 """What a group that waits takes in memory with its key, about (measured with one record; more add some 250 each)."""
-MARKED = 0xC1
-"""First byte of a packed cell that is no group: msgpack never uses it. The number of the cell's kind follows."""
+WAITING_BYTES = 420
+"""The same of a leg that is kept as it came."""
 
 
 class Cell(Protocol):
@@ -34,7 +35,7 @@ Packed = Cell | bytes
 
 
 class Codec:
-    """Packs the cells of one kind. `number` stands in the state: it is never given to another kind."""
+    """Packs the cells of one kind. `number` (below 250) stands in the state: it is never given to another kind."""
 
     def __init__(self, number: int, cell: type[Any]) -> None:
         self.number = number
@@ -61,6 +62,8 @@ class State:
         """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
         self.settled_items = 0
         self.settled_bytes = 0
+        self.waiting_items = 0
+        """Cells that are kept as the one leg they wait with."""
         self.cells: dict[bytes, Packed] = {}
         self.timers = Timers()
         self.dirty: dict[bytes, Packed | None] = {}
@@ -85,9 +88,7 @@ class State:
 
     def put(self, key: bytes, cell: Cell, *, settled: bool) -> None:
         """Store a cell: packed when it is `settled` (waits for nothing but to be forgotten), else as it is."""
-        before = self.cells.get(key)
-        if type(before) is bytes:
-            self._uncount(key, before)
+        self._uncount(key, self.cells.get(key))
         held: Packed = cell
         if settled:
             held = self.pack(cell)
@@ -102,9 +103,7 @@ class State:
 
     def forget(self, key: bytes) -> None:
         """Drop the cell under `key`."""
-        held = self.cells.pop(key, None)
-        if type(held) is bytes:
-            self._uncount(key, held)
+        self._uncount(key, self.cells.pop(key, None))
         self.dirty[key] = b""
 
     def keys_under(self, prefix: bytes) -> list[bytes]:
@@ -125,6 +124,30 @@ class State:
         else:
             self.cells[key] = cell
         return cell
+
+    def restore_kept(self, key: bytes, packed: bytes) -> None:
+        """Put back a cell that is kept as its legs."""
+        self._uncount(key, self.cells.get(key))
+        self.timers.set(due_of(packed), key)
+        self.cells[key] = packed
+        if is_one(packed):
+            self.waiting_items += 1
+        else:
+            self.count(key, packed)
+
+    def due_at(self, key: bytes) -> int | None:
+        """Return when the cell under `key` is due; None where there is none."""
+        held = self.cells.get(key)
+        if held is None:
+            return None
+        if type(held) is not bytes:
+            return held.due_at  # type: ignore[union-attr]  # no bytes
+        return due_of(held) if is_kept(held) else self.unpack(held).due_at
+
+    def is_pair(self, key: bytes) -> bool:
+        """Tell whether the cell under `key` is a settled pair, kept as its legs."""
+        held = self.cells.get(key)
+        return type(held) is bytes and is_kept(held) and not is_one(held)
 
     def take(self, other: Callable[[bytes], bytes]) -> Changes:
         """Return what happened since the last call; `other` gives the entries that are no cells."""
@@ -150,13 +173,20 @@ class State:
 
     def unpack(self, packed: bytes) -> Cell:
         """Read a packed cell of any kind."""
-        return self._by_number[packed[1]].unpack(packed) if packed[0] == MARKED else unpack(packed)
+        if packed[0] != MARKED:
+            return unpack(packed)
+        return unpack_kept(packed) if is_kept(packed) else self._by_number[packed[1]].unpack(packed)
 
     def count(self, key: bytes, packed: bytes) -> None:
         """Count a settled cell that was put into `cells` by the hot path."""
         self.settled_items += 1
         self.settled_bytes += len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
 
-    def _uncount(self, key: bytes, packed: bytes) -> None:
+    def _uncount(self, key: bytes, packed: Packed | None) -> None:
+        if type(packed) is not bytes:
+            return
+        if is_one(packed):
+            self.waiting_items -= 1
+            return
         self.settled_items -= 1
         self.settled_bytes -= len(key) + len(packed) + SETTLED_OVERHEAD_BYTES

@@ -130,7 +130,10 @@ class ZeroSum:
 
     def withdraw(self, key: bytes, cell: Transaction, rule: ZeroSumRule, record: Withdraw, offset: int) -> None:
         """Let an entry never count again here."""
+        known = len(cell.superseded or ())
         if not supersede(cell, record.source, record.record):
+            if len(cell.superseded or ()) > known:  # it has not been here yet, and must not count when it comes
+                self._state.put(key, cell, settled=is_settled(cell))
             return
         cell.touched_at = max(cell.touched_at, record.received_at)
         self._judge(key, cell, rule, self._state.moment(record.received_at, offset), "superseded")

@@ -105,7 +105,7 @@ class Partition:
                 self._set_aside(record, str(error))
             else:
                 try:
-                    apply(record.key or b"", decoded, offset)
+                    apply(record.key or b"", decoded, offset, record.value)
                 except Exception as error:
                     raise CoreFailed(
                         f"partition {self.number} of legs, offset {offset}: the matcher failed on this record "

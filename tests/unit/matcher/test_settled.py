@@ -4,12 +4,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.matcher.domain.group import MATCHED, Group, Record
+from services.matcher.domain.group import MATCHED, Group, record_of
 from services.matcher.domain.revise import Moment, make_item
 from services.matcher.domain.settled import MatchWriter, RuleWords, is_printed, quote, time_text
 from shared.contracts.discrepancy import LogPosition
 from shared.contracts.event import from_microseconds, from_milliseconds
-from shared.contracts.leg import group_key, read_group_key
+from shared.contracts.leg import Leg, group_key, read_group_key
 from shared.money import format_amount, parse_amount
 from shared.rules.load import validate_rules
 from shared.rules.match_rule import MatchRule, compile_match
@@ -28,7 +28,7 @@ def rule(key: list[str]) -> MatchRule:
 @given(
     key=st.lists(texts, min_size=1, max_size=3),
     ids=st.tuples(texts, texts, texts, texts, texts),
-    times=st.tuples(micros, micros, micros, micros),
+    times=st.tuples(micros, micros),
     statuses=st.tuples(texts | st.none(), texts | st.none()),
     amount=st.decimals(0, 10**9, places=2).map(str),
     offset=st.integers(0, 2**40),
@@ -36,13 +36,13 @@ def rule(key: list[str]) -> MatchRule:
 def test_fast_item_equals_general_item(key, ids, times, statuses, amount, offset) -> None:
     compiled = rule([f"refs.k{n}" for n in range(len(key))])
     opener, one_id, one_record, other_id, other_record = ids
-    one = Record(0, "ledger", one_record, one_id, max(times[:2]), 0, amount, "EUR", statuses[0], min(times[:2]))
-    other = Record(1, "stripe", other_record, other_id, max(times[2:]), 0, amount, "EUR", statuses[1], min(times[2:]))
+    one = Leg("g", 0, "ledger", one_record, one_id, times[0], 0, 0, 0, 0, None, amount, "EUR", statuses[0])
+    other = Leg("g", 1, "stripe", other_record, other_id, times[1], 0, 0, 0, 0, None, amount, "EUR", statuses[1])
     group = group_key("acme", "billing.payments", tuple(key))
     at = times[0] // 1000
     log = LogPosition(partition=3, offset=offset, time=from_milliseconds(at))
     slow = make_item(
-        Group(compiled.generation, opener, at, at, at, [one, other]),
+        Group(compiled.generation, opener, at, at, at, [record_of(one), record_of(other)]),
         compiled,
         read_group_key(group),
         MATCHED,
