@@ -127,7 +127,7 @@ class BalanceRuleModel(RuleModel):
                 "that waits for them; give keep at least the length of settle"
             )
             raise ValueError(msg)
-        if keep > expire:
+        if keep > expire and "expire" in self.model_fields_set:
             msg = f"expire: {self.expire} is shorter than keep ({self.keep}); give it at least the length of keep"
             raise ValueError(msg)
         if "currency" in self.key and self.measure == "amount":
@@ -258,7 +258,7 @@ def compile_balance(org: str, pack: str, model: BalanceRuleModel) -> BalanceRule
         watches={account: _overridden(watch, own) for account, own in model.overrides.items()},
         settle_ms=parse_duration(model.settle).milliseconds,
         keep_ms=parse_duration(model.keep).milliseconds,
-        expire_ms=parse_duration(model.expire).milliseconds,
+        expire_ms=max(parse_duration(text).milliseconds for text in (model.keep, model.expire)),
         severity_of=severity,
         shadow=model.shadow,
     )

@@ -170,11 +170,14 @@ class _Held:
         self.name: GroupName = read_group_key(key)
         self.account_name = PARTS_JOINED_BY.join(self.name.key)
         self.watch = rule.watch_of(self.account_name)
+        self._ledger: Ledger | None = None
 
     @property
     def ledger(self) -> Ledger:
         """Its movements."""
-        return self.kind.ledger(self.key, self.account, self.rule, self.account_name)
+        if self._ledger is None:
+            self._ledger = self.kind.ledger(self.key, self.account, self.rule, self.account_name)
+        return self._ledger
 
     def given(self, book: Book) -> Decimal | None:
         """Return the opening balance that the rule gives."""
@@ -242,6 +245,7 @@ class _Held:
         book.counted, book.later = Total(), Total()
         book.opening, book.judged, book.said = reading, None, None
         self.kind.drop_ledger(self.key)
+        self._ledger = None
         self.publish(book.currency, reading.as_of, "opening", log, actual=reading.amount)
 
     def judge_next(self, book: Book, moment: Moment) -> None:
@@ -362,7 +366,7 @@ def _read(held: _Held, leg: Leg, offset: int) -> None:
         return
     if any(one.as_of == reading.as_of and reading.rank <= one.rank for one in known):
         return
-    if not known and held.is_old(reading.as_of, rule.expire_ms):
+    if held.is_old(reading.as_of, rule.expire_ms):
         _read_too_late(held, leg, moment.log)
         return
     book = account.open_book(leg.currency)
@@ -402,7 +406,7 @@ def _read_late(held: _Held, reading: Reading, currency: str | None, log: LogPosi
 
 
 def _read_too_late(held: _Held, leg: Leg, log: LogPosition) -> None:
-    """The first reading of an account that is older than what is held of its movements: they cannot be told apart."""
+    """A reading older than what is held of the movements: which of the folded ones it knew cannot be told."""
     reason: Reason = "too late"
     held.dead_letter(
         reason,

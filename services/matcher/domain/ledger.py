@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -418,6 +419,7 @@ def _id_name(source: str, id_: str) -> int:
     return _name(f"i{source}\0{id_}")
 
 
+@lru_cache(maxsize=16)
 def _name(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=NAME_BYTES).digest())
 
