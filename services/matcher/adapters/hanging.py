@@ -5,17 +5,18 @@ A broker that is killed and comes back may skip the markers of partitions that h
 partition's next transaction counts for the hanging records as well, whatever became of their own.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from services.matcher.adapters.reader import opened
 from services.matcher.adapters.results import PROGRESS_HEADERS
 from services.matcher.adapters.state_format import next_offset_of
-from shared.kafka.client import Isolation, consumer
+from shared.kafka.client import Isolation
 from shared.kafka.settings import KafkaSettings
 
 POLL_MS = 200
@@ -53,7 +54,9 @@ async def find_hanging(
     since it may be incomplete, and is done again. `others` hold no offsets; what hangs only there counts as committed.
     """
     places = [state, *results, *others]
-    stable, ends = await _ends(kafka, "read_committed", places), await _ends(kafka, "read_uncommitted", places)
+    stable, ends = await asyncio.gather(
+        _ends(kafka, "read_committed", places), _ends(kafka, "read_uncommitted", places)
+    )
     hanging = [place for place in places if stable[place] < ends[place]]
     if not hanging:
         return None
@@ -72,20 +75,10 @@ async def find_hanging(
     return Hanging(hanging, committed=False)
 
 
-@asynccontextmanager
-async def _reader(kafka: KafkaSettings, isolation: Isolation) -> AsyncIterator[AIOKafkaConsumer]:
-    reader = consumer(kafka, auto_offset_reset="none", isolation=isolation)
-    try:
-        await reader.start()
-        yield reader
-    finally:
-        await reader.stop()
-
-
 async def _ends(
     kafka: KafkaSettings, isolation: Isolation, places: Sequence[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    async with _reader(kafka, isolation) as reader:
+    async with opened(kafka, isolation=isolation) as reader:
         ends: dict[TopicPartition, int] = await reader.end_offsets(places)
         return ends
 
@@ -104,7 +97,7 @@ def _made_by(record: Any | None) -> int | None:
 
 
 async def _last_seen(kafka: KafkaSettings, place: TopicPartition, end: int) -> Any | None:
-    async with _reader(kafka, "read_committed") as reader:
+    async with opened(kafka, isolation="read_committed") as reader:
         begin = (await reader.beginning_offsets([place]))[place]
         reader.assign([place])
         for tail in (*TAIL_OFFSETS, end - begin):
@@ -120,7 +113,7 @@ async def _last_seen(kafka: KafkaSettings, place: TopicPartition, end: int) -> A
 
 async def _first_hidden(kafka: KafkaSettings, place: TopicPartition, start: int, end: int) -> Any | None:
     """Progress is passed over: it may tell again of an offset that was committed before."""
-    async with _reader(kafka, "read_uncommitted") as reader:
+    async with opened(kafka, isolation="read_uncommitted") as reader:
         reader.assign([place])
         reader.seek(place, start)
         while await reader.position(place) < end:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, OffsetOutOfRangeError
 
+from services.matcher.adapters.reader import opened
 from services.matcher.adapters.state_format import StateReader
 from services.matcher.ports import StateRecord, TransactionFailed
-from shared.kafka.client import admin, consumer
+from shared.kafka.client import admin
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 
@@ -21,17 +22,6 @@ SILENCE_TIMEOUT_S = 60.0
 """Without a step forward for so long, the read is given up and tried again from the start."""
 
 log = structlog.get_logger(__name__)
-
-
-_stopping: set[asyncio.Task[None]] = set()
-
-
-async def _stop(reader: AIOKafkaConsumer) -> None:
-    """Stop `reader` in a task of its own: the client's `stop` swallows a cancellation that comes while it waits."""
-    task = asyncio.get_running_loop().create_task(reader.stop())
-    _stopping.add(task)
-    task.add_done_callback(_stopping.discard)
-    await asyncio.shield(task)
 
 
 class KafkaStateLog:
@@ -63,45 +53,37 @@ class KafkaStateLog:
         Positions are compared, not offsets of records: the end of a log of transactions is a marker, no record.
         """
         place = TopicPartition(self._topics.matcher_state, partition)
-        # Unlike hot topics: answer at once, so that the end of the log is not waited for.
-        reader = consumer(self._kafka, auto_offset_reset="none", max_partition_fetch_bytes=8_000_000)
         state = StateReader()
         try:
-            await reader.start()
-            reader.assign([place])
-            end = (await reader.end_offsets([place]))[place]
-            start = (await reader.beginning_offsets([place]))[place]
-            reader.seek(place, start)
-            silent_since = asyncio.get_running_loop().time()
-            while await reader.position(place) < end:
-                found = await reader.getmany(place, timeout_ms=POLL_MS, max_records=READ_RECORDS_MAX)
-                for record in found.get(place, ()):
-                    yield state.read(record.offset, record.value)
-                now = asyncio.get_running_loop().time()
-                silent_since = now if found else silent_since
-                if now - silent_since > SILENCE_TIMEOUT_S:
-                    raise TransactionFailed(f"the state of partition {partition} could not be read to its end")
+            # Unlike hot topics: answer at once, so that the end of the log is not waited for.
+            async with opened(self._kafka, max_partition_fetch_bytes=8_000_000) as reader:
+                reader.assign([place])
+                end = (await reader.end_offsets([place]))[place]
+                start = (await reader.beginning_offsets([place]))[place]
+                reader.seek(place, start)
+                silent_since = asyncio.get_running_loop().time()
+                while await reader.position(place) < end:
+                    found = await reader.getmany(place, timeout_ms=POLL_MS, max_records=READ_RECORDS_MAX)
+                    for record in found.get(place, ()):
+                        yield state.read(record.offset, record.value)
+                    now = asyncio.get_running_loop().time()
+                    silent_since = now if found else silent_since
+                    if now - silent_since > SILENCE_TIMEOUT_S:
+                        raise TransactionFailed(f"the state of partition {partition} could not be read to its end")
         except OffsetOutOfRangeError as error:
             # A trim by the previous owner moved the beginning while it was read.
             raise TransactionFailed(f"the state of partition {partition} was trimmed while it was read") from error
         except (KafkaError, OSError, TimeoutError) as error:
             raise TransactionFailed(f"the state of partition {partition} cannot be read: {error!r}") from error
-        finally:
-            await _stop(reader)
 
     async def first_input_offset(self, partition: int) -> int:
         """Return the oldest offset of the input that is still there."""
         place = TopicPartition(self._topics.legs, partition)
-        reader = consumer(self._kafka, auto_offset_reset="none")
         try:
-            await reader.start()
-            offsets: dict[TopicPartition, int] = await reader.beginning_offsets([place])
+            async with opened(self._kafka) as reader:
+                return int((await reader.beginning_offsets([place]))[place])
         except (KafkaError, OSError, TimeoutError) as error:
             raise TransactionFailed(f"the beginning of {place.topic} {partition} cannot be read: {error!r}") from error
-        else:
-            return offsets[place]
-        finally:
-            await _stop(reader)
 
     def trim(self, partition: int, offset: int) -> None:
         """Delete records below `offset` in the background."""
