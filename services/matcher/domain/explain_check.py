@@ -2,7 +2,6 @@
 
 from decimal import Decimal
 
-from services.matcher.domain.explain import title
 from services.matcher.domain.finding import Finding
 from shared.money import format_amount
 from shared.rules.invariant_rule import CheckRule
@@ -12,7 +11,7 @@ _WITHIN = {"never": "", "daily": " within a day", "monthly": " within a month"}
 
 def explain_check(who: str, check: CheckRule, finding: Finding) -> str:
     """Say in one sentence what is wrong about the account `who`."""
-    return f"{title(who)}: {_words(check, finding)}{_threshold(check, finding)}."
+    return f"{who}: {_words(check, finding)}{_threshold(check, finding)}."
 
 
 def _words(check: CheckRule, finding: Finding) -> str:
