@@ -13,12 +13,11 @@ from services.matcher.domain.group import (
 from services.matcher.domain.judge import NOT_JUDGED, judge
 from services.matcher.domain.moment import UNKNOWN, Moment
 from services.matcher.domain.revise import expire, item_status, make_item, next_due, revise
+from services.matcher.domain.set_aside import set_aside
 from services.matcher.domain.state import Codec, State
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Resolution
-from shared.contracts.event import from_milliseconds
 from shared.contracts.leg import Cut, Leg, Withdraw, read_group_key
-from shared.ids import dead_letter_id
 from shared.rules.match_rule import MatchRule
 
 CAUSES: Final[dict[Held, Resolution]] = {
@@ -139,20 +138,13 @@ class Match:
 
 def id_reused(key: bytes, leg: Leg) -> DeadLetter:
     """Return the dead letter of an event whose id the cell holds with other content."""
-    name = read_group_key(key)
-    return DeadLetter(
-        id=dead_letter_id("id reused", leg.inbox_partition, leg.inbox_offset, name.rule),
-        org=name.org,
-        source=leg.source,
-        reason="id reused",
-        detail=f"{leg.source} event {leg.id} came again with other content for key {', '.join(name.key)}; the first one counts",
-        hint="Give every notification an id of its own and send the correction again under a new id.",
-        rule=name.rule,
-        event=leg.id,
-        inbox_partition=leg.inbox_partition,
-        inbox_offset=leg.inbox_offset,
-        received_at=from_milliseconds(leg.received_at),
-        raw=b"",
+    return set_aside(
+        key,
+        leg,
+        "id reused",
+        f"{leg.source} event {leg.id} came again with other content for key {', '.join(read_group_key(key).key)}; "
+        "the first one counts",
+        "Give every notification an id of its own and send the correction again under a new id.",
     )
 
 
