@@ -74,7 +74,7 @@ def replay(
             raise UsageError(f"{path}: the pack {file.pack!r} is already given by another --rules file; join them")
         packs[file.pack] = file.rules
     with _Progress() as progress:
-        replayed = run(events, packs, org=org, until=_time(until), complain=progress.complain, step=progress.step)
+        replayed = run(events, packs, org=org, until=time_of(until), complain=progress.complain, step=progress.step)
     engine = replayed.engine
     shown = engine.revisions if all_revisions else engine.last_revisions()
     if format_ is Format.TABLE:
@@ -88,7 +88,8 @@ def replay(
         raise typer.Exit(1)
 
 
-def _time(text: str | None) -> datetime | None:
+def time_of(text: str | None) -> datetime | None:
+    """Read the value of `--until`."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`tieout rules`: check a rules file, and put it in force for an org."""
+"""`tieout rules`: check a rules file, show what a change does, and put it in force for an org."""
 
 import getpass
 from datetime import UTC, datetime
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tieout.cli.rules_diff import EXAMPLE as DIFF_EXAMPLE
+from tieout.cli.rules_diff import diff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +29,10 @@ APPLY_EXAMPLE = """Example:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    rules = typer.Typer(help="Check rules files, and put them in force.", no_args_is_help=True)
+    rules = typer.Typer(help="Check and compare rules files, and put them in force.", no_args_is_help=True)
     rules.command(epilog=CHECK_EXAMPLE)(check)
     rules.command(epilog=APPLY_EXAMPLE)(apply)
+    rules.command(epilog=DIFF_EXAMPLE)(diff)
     app.add_typer(rules, name="rules")
 
 
@@ -161,20 +165,11 @@ def _check_fixed(file: "RuleFile", before: "RuleSetRecord | None") -> None:
 
 
 def _changes(file: "RuleFile", before: "RuleSetRecord | None") -> list[str]:
-    from shared.rules.generation import specification
+    from shared.rules.compiled import read_rule
+    from shared.rules.diff import diff_rules
 
-    former = {rule["name"]: rule for rule in before.rules} if before else {}
-    lines: list[str] = []
-    for rule in file.rules:
-        plain, old = specification(rule), former.pop(rule.name, None)
-        if old is None:
-            lines.append(f"+ {rule.name}: new")
-        elif old != plain:
-            fields = sorted(field for field in old.keys() | plain.keys() if old.get(field) != plain.get(field))
-            lines.append(f"~ {rule.name}: {', '.join(fields)} changed")
-        else:
-            lines.append(f"= {rule.name}: unchanged")
-    return lines + [f"- {name}: withdrawn" for name in former]
+    former = [read_rule(rule) for rule in before.rules] if before else []
+    return [str(change) for change in diff_rules(former, file.rules)]
 
 
 def _show(file: "RuleFile", path: Path) -> None:
