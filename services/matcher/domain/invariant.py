@@ -206,7 +206,8 @@ class _Desk:
         for check in counters:
             newest = account.closing_of(word, check.field) if names_period(check, word) else None
             if newest is not None and newest.id == snapshot.id:
-                self._say(snapshot, check, "usage", period=word, usage=newest)
+                read = Decimal(readings[check.field])
+                self._say(snapshot, check, "usage", actual=read, period=word, usage=newest)
         return []
 
     def say_stale(self, snapshot: Snapshot) -> None:

@@ -165,7 +165,9 @@ def _resolve(raised: Raised, subject: Subject, moment: Moment, cause: Resolution
     words = f"{raised.type} for {printed_key(subject.name.key)}"
     if raised.expected is not None or raised.actual is not None:
         words += f" (expected {raised.expected or 'none'}, actual {raised.actual or 'none'})"
-    return _revision(raised, subject, moment, explain.resolved(words, cause), resolution=cause)
+    return _revision(
+        raised, subject, moment, explain.resolved(words, cause, of_reading=not raised.records), resolution=cause
+    )
 
 
 def _revision(
