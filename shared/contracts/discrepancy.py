@@ -110,6 +110,10 @@ class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
     unexplained: str | None = None
     shadow: bool = False
     """From a rule that only watches: nobody is alerted, no report counts it."""
+    confidence: str | None = None
+    """Between records matched without a shared key: how alike they are, from 0 to 1."""
+    reasons: list[str] | None = None
+    """What made them alike."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):

@@ -64,3 +64,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     log: LogPosition
     shadow: bool = False
     """From a rule that only watches: in no report."""
+    confidence: str | None = None
+    """Of records matched without a shared key: how alike they are, from 0 to 1."""
+    reasons: list[str] = []
+    """What made them alike."""

@@ -8,6 +8,8 @@ from pydantic import TypeAdapter
 
 from shared.contracts.leg import RuleRecord
 from shared.rules.balance_rule import BalanceRuleModel, compile_balance
+from shared.rules.candidate_rule import TAG as WITHOUT_KEY
+from shared.rules.candidate_rule import CandidateRuleModel, compile_candidates
 from shared.rules.generation import encode, generation_of, specification
 from shared.rules.invariant_rule import InvariantRuleModel, compile_invariant
 from shared.rules.match_rule import MatchRuleModel, compile_match
@@ -39,6 +41,7 @@ class CompiledRule(Protocol):
 
 COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {
     MatchRuleModel: compile_match,
+    CandidateRuleModel: compile_candidates,
     ZeroSumRuleModel: compile_zero_sum,
     BalanceRuleModel: compile_balance,
     InvariantRuleModel: compile_invariant,
@@ -73,4 +76,5 @@ def compile_record(record: RuleRecord) -> CompiledRule:
 def shape_of(record: RuleRecord) -> str:
     """Return what gives the sides and cells of a rule's legs their meaning: its kind, its selectors' names, its key."""
     rule = read_rule(msgspec.json.decode(record.specification)["rule"])
-    return encode([rule.kind, list(rule.selectors), rule.grouped_by]).decode()
+    kind = WITHOUT_KEY if isinstance(rule, CandidateRuleModel) else rule.kind
+    return encode([kind, *rule.shape]).decode()

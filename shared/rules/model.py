@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, StrictStr, StringConstraints, Tag, model_validator
 
 from shared.rules.balance_rule import BalanceRuleModel
+from shared.rules.candidate_rule import TAG as WITHOUT_KEY
+from shared.rules.candidate_rule import CandidateRuleModel
 from shared.rules.invariant_rule import InvariantRuleModel
 from shared.rules.match_rule import MatchRuleModel
 from shared.rules.parts import Strict
@@ -17,18 +19,27 @@ RULES_MAX = 200
 
 KINDS = ("match", "zero_sum", "balance", "invariant")
 """What `kind` may be."""
-KIND_TAGS = ("match", "zero_sum", "balance", "invariant")
+KIND_TAGS = (*KINDS, WITHOUT_KEY)
 """Names of the models below, as pydantic puts them into the places of errors."""
 
 
 def _kind(rule: Any) -> str | None:
     """Return which model reads a rule; a kind that does not exist is told with those that do."""
     kind = rule.get("kind") if isinstance(rule, dict) else getattr(rule, "kind", None)
+    if kind == "match" and _is_without_key(rule):
+        return WITHOUT_KEY
     return str(kind) if kind is not None else None
+
+
+def _is_without_key(rule: Any) -> bool:
+    if isinstance(rule, dict):
+        return "key" not in rule and bool({"partition_by", "score"} & set(rule))
+    return isinstance(rule, CandidateRuleModel)
 
 
 Rule = Annotated[
     Annotated[MatchRuleModel, Tag("match")]
+    | Annotated[CandidateRuleModel, Tag(WITHOUT_KEY)]
     | Annotated[ZeroSumRuleModel, Tag("zero_sum")]
     | Annotated[BalanceRuleModel, Tag("balance")]
     | Annotated[InvariantRuleModel, Tag("invariant")],

@@ -22,8 +22,6 @@ RESOLVED: dict[Resolution, str] = {
     "rule_withdrawn": "the rule was withdrawn",
     "already_settled": "the same records had already been settled",
 }
-READ_SINCE = "what was read or corrected since is as the rule wants it"
-"""What `corrected` means for a reading."""
 
 
 def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
@@ -51,14 +49,15 @@ def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
             )
         case "DuplicateChargeSuspected":
             return _duplicate(finding)
+        case "AmbiguousMatch":
+            return _ambiguous(finding, name)
         case _:
             return _missing(rule, finding, name)
 
 
-def resolved(said: str, resolution: Resolution, *, of_reading: bool = False) -> str:
-    """Say that what was said is no longer true, and why; `of_reading`: it spoke of a reading and not of records."""
-    is_read = of_reading and resolution == "corrected"
-    return f"{said.removesuffix('.')} - resolved: {READ_SINCE if is_read else RESOLVED[resolution]}."
+def resolved(said: str, resolution: Resolution) -> str:
+    """Say that what was said is no longer true, and why."""
+    return f"{said.removesuffix('.')} - resolved: {RESOLVED[resolution]}."
 
 
 def expired(said: str, expire_ms: int) -> str:
@@ -118,7 +117,7 @@ def _missing(rule: MatchRule, finding: Finding, name: str) -> str:
     if len(finding.records) == 1:
         record = finding.records[0]
         what = f"{_who(record)} of {_money(record)} from {from_microseconds(record.occurred_at):%Y-%m-%d %H:%M} UTC"
-        return f"{title(what)} has no {name} record after {time}."
+        return f"{title(what)} has no {name} record after {time}{_why(finding)}."
     assert finding.difference is not None
     amount = format_amount(abs(finding.difference), finding.currency)
     return f"{records_text(finding.records)} adding up to {amount} {finding.currency or ''} have no {name} record after {time}."
@@ -129,6 +128,16 @@ def waited(deadline: Duration) -> str:
     if not deadline.business_days:
         return lasting(deadline.milliseconds)
     return "1 business day" if deadline.business_days == 1 else f"{deadline.business_days} business days"
+
+
+def _ambiguous(finding: Finding, name: str) -> str:
+    record = finding.records[0]
+    what = f"{_who(record)} of {_money(record)} from {from_microseconds(record.occurred_at):%Y-%m-%d %H:%M} UTC"
+    return f"{title(what)} has several {name} records that fit about as well: {finding.reason}. A person has to choose."
+
+
+def _why(finding: Finding) -> str:
+    return f"; {finding.reason}" if finding.reason else ""
 
 
 def _duplicate(finding: Finding) -> str:

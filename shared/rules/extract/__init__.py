@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from shared.contracts.event import Event
+from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.compiled import CompiledRule, compile_rule
 from shared.rules.extract.balance import balance_takers
+from shared.rules.extract.candidate import candidate_takers
 from shared.rules.extract.common import KeyedLeg, Place, Problem, Taker, type_matches
 from shared.rules.extract.invariant import invariant_takers
 from shared.rules.extract.match import match_takers
@@ -20,6 +22,7 @@ CHOSEN_MAX = 10_000
 
 TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {
     "match": match_takers,
+    WITHOUT_KEY: candidate_takers,
     "zero_sum": zero_sum_takers,
     "balance": balance_takers,
     "invariant": invariant_takers,
