@@ -39,8 +39,6 @@ _DAY: Final = timedelta(days=1)
 
 
 class ReferenceLikeness(NamedTuple):
-    """How two references are alike; `part` is a clause for a sentence."""
-
     kind: ReferenceKind
     score: int
     part: str
@@ -83,16 +81,16 @@ def _compare(one: str, other: str) -> ReferenceLikeness | None:
 
 
 def _part_of(one: str, other: str) -> ReferenceLikeness | None:
-    a, b = one.casefold().strip(), other.casefold().strip()
-    short, long = sorted((a, b), key=len)
-    if len(short) < PART_CHARS_MIN or len(short) == len(long):
+    a, b = one.casefold(), other.casefold()
+    short, long, longer = (a, b, other) if len(a) < len(b) else (b, a, one)
+    if len(short) < PART_CHARS_MIN or len(short) == len(long) or len(longer) != len(long):
         return None
+    rest = len(long) - len(short)
+    word = "more" if longer is other else "fewer"
     if long.startswith(short) and not _goes_on(short, long):
-        return _found("part_of", f"{long[len(short) :]!r} more at the end" if long == a else "cut off at the end")
+        return _found("part_of", f"{longer[-rest:]!r} {word} at the end")
     if long.endswith(short) and not _begins_before(short, long):
-        return _found(
-            "part_of", f"{long[: -len(short)]!r} more at the beginning" if long == a else "cut off at the beginning"
-        )
+        return _found("part_of", f"{longer[:rest]!r} {word} at the beginning")
     return None
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from shared.contracts.discrepancy import Discrepancy
     from shared.rules.model import Rule
+    from tieout.offline.explained import Explained
     from tieout.offline.replay import Place
 
 
@@ -62,9 +63,10 @@ def replay(
 ) -> None:
     """Reconcile event files with the same core as the services: no Kafka, no database.
 
-    Prints the last revision of every discrepancy. Lines that cannot be used are named on stderr and the rest goes on.
+    Prints the last revision of every discrepancy, with its near miss and cluster where there is one. Lines that cannot be used are named on stderr and the rest goes on.
     """
     from shared.rules.load import load_rules
+    from tieout.offline.explained import explain
     from tieout.offline.replay import replay as run
 
     packs: dict[str, Sequence[Rule]] = {}
@@ -76,15 +78,17 @@ def replay(
     with _Progress() as progress:
         replayed = run(events, packs, org=org, until=time_of(until), complain=progress.complain, step=progress.step)
     engine = replayed.engine
-    shown = engine.revisions if all_revisions else engine.last_revisions()
+    last = engine.last_revisions()
+    shown = engine.revisions if all_revisions else last
+    explained = explain(last)
     if format_ is Format.TABLE:
-        _print_table(shown)
+        _print_table(shown, explained)
         _print_summary(replayed.events, replayed.complaints, engine.not_reconciled)
     else:
-        _print_lines(shown)
+        _print_explained(shown, explained)
     if strict and replayed.complaints:
         raise typer.Exit(2)
-    if fail_on is not None and _is_open(engine.last_revisions(), fail_on):
+    if fail_on is not None and _is_open(last, fail_on):
         raise typer.Exit(1)
 
 
@@ -108,16 +112,13 @@ def _is_open(discrepancies: "list[Discrepancy]", severity: FailOn) -> bool:
     return any(one.state == "raised" and one.severity in counted for one in discrepancies)
 
 
-def _print_lines(discrepancies: "list[Discrepancy]") -> None:
-    import msgspec
-
-    encode = msgspec.json.Encoder().encode
+def _print_explained(discrepancies: "list[Discrepancy]", explained: "Explained") -> None:
     for discrepancy in discrepancies:
-        sys.stdout.buffer.write(encode(discrepancy) + b"\n")
+        sys.stdout.buffer.write(explained.line(discrepancy) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _print_table(discrepancies: "list[Discrepancy]") -> None:
+def _print_table(discrepancies: "list[Discrepancy]", explained: "Explained") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -128,8 +129,10 @@ def _print_table(discrepancies: "list[Discrepancy]") -> None:
     for one in discrepancies:
         key = one.key if isinstance(one.key, str) else " ".join(one.key)
         amount = f"{one.difference} {one.currency}" if one.difference is not None else ""
-        table.add_row(one.state, one.severity, one.type, key, amount, one.explanation)
+        table.add_row(one.state, one.severity, one.type, key, amount, explained.sentence(one))
     Console().print(table if discrepancies else "No discrepancies: the records agree.")
+    for sentence in dict.fromkeys(cluster.sentence for cluster in explained.clusters.values()):
+        typer.echo(f"cluster: {sentence}")
 
 
 def _print_summary(events: int, complaints: int, not_reconciled: dict[tuple[str, str], int]) -> None:

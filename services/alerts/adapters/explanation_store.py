@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from services.alerts.domain.near_miss import CANDIDATES_MAX, NEAR_IN_TIME_MAX, L
 from services.alerts.ports.explanations import Around, Changed, StoredEnd, StoredMember
 from shared.contracts.near_miss import Cluster, NearMiss
 from shared.likeness import like_amounts
+from shared.money import EXACT
 
 _LOCK_CLASS = 0x6C656E64
 """First half of the advisory locks by which one explainer at a time works on an organisation."""
@@ -40,7 +42,7 @@ FROM discrepancies WHERE id = ANY($1::uuid[])"""
 
 _COLUMNS = (
     "discrepancy_id", "org", "pack", "rule", "has", "lacks", "seeks", "source", "record", "key", "signature", "amount",
-    "currency", "account", "occurred_at",
+    "currency", "account", "occurred_at", "digits", "size",
 )  # fmt: skip
 _END = (
     "l.discrepancy_id::text, l.org, l.pack, l.rule, l.has, l.lacks, l.seeks, l.source, l.record, l.key::text, l.amount, "
@@ -49,7 +51,7 @@ _END = (
 _ENDS = f"SELECT {_END} FROM loose_ends l WHERE l.discrepancy_id = ANY($1::uuid[])"  # noqa: S608 - constants
 _PUT_END = (
     f"INSERT INTO loose_ends ({', '.join(_COLUMNS)}) "  # noqa: S608 - constants
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 )
 
 # Each branch reads a few rows in the order of an index, however many are open.
@@ -57,40 +59,41 @@ _ON = "l.org = $1 AND l.pack = $2 AND l.has = s.side"
 _AROUND = f"""
 WITH sides AS (SELECT unnest($3::text[]) AS side), found AS (
     SELECT n.*, false AS beside FROM sides s CROSS JOIN LATERAL (
-        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.amount = $6 AND l.occurred_at >= $7
+        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.digits = $6 AND l.occurred_at >= $7
         ORDER BY l.occurred_at LIMIT {NEAR_IN_TIME_MAX}) n
     UNION ALL
     SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
-        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.amount = $6 AND l.occurred_at < $7
+        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.digits = $6 AND l.occurred_at < $7
         ORDER BY l.occurred_at DESC LIMIT {NEAR_IN_TIME_MAX}) n
     UNION ALL
     SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
         SELECT * FROM loose_ends l WHERE {_ON} AND l.signature = $8 AND $8 <> '' LIMIT {NEAR_IN_TIME_MAX}) n
     UNION ALL
     SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
-        SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.amount = ANY($9::numeric[])
+        SELECT l.* FROM unnest($9::text[]) AS m(digits) CROSS JOIN LATERAL (
+            SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = $5 AND l.digits = m.digits
+            ORDER BY l.occurred_at LIMIT {NEAR_IN_TIME_MAX}) l
         LIMIT {CANDIDATES_MAX}) n
     UNION ALL
     SELECT n.*, false FROM sides s CROSS JOIN LATERAL (
-        SELECT l.* FROM unnest($10::text[], $11::numeric[], $12::numeric[]) AS m(currency, least, greatest)
-        JOIN loose_ends l ON {_ON} AND l.currency = m.currency AND l.amount BETWEEN m.least AND m.greatest
+        SELECT l.* FROM unnest($10::text[], $11::int[]) AS m(currency, size) CROSS JOIN LATERAL (
+            SELECT * FROM loose_ends l WHERE {_ON} AND l.currency = m.currency AND l.size = m.size
+            LIMIT {NEAR_IN_TIME_MAX}) l
         LIMIT {CANDIDATES_MAX}) n
     UNION ALL
-    SELECT l.*, false FROM loose_ends l WHERE l.discrepancy_id = $13::uuid
+    SELECT l.*, false FROM loose_ends l WHERE l.discrepancy_id = $12::uuid
     UNION ALL
     SELECT n.*, true FROM (
-        SELECT * FROM loose_ends l WHERE l.org = $1 AND l.pack = $2 AND l.has = $4 AND l.currency = $5 AND l.amount = $6
+        SELECT * FROM loose_ends l WHERE l.org = $1 AND l.pack = $2 AND l.has = $4 AND l.currency = $5 AND l.digits = $6
         AND l.occurred_at >= $7 ORDER BY l.occurred_at LIMIT {NEAR_IN_TIME_MAX}) n
     UNION ALL
     SELECT n.*, true FROM (
-        SELECT * FROM loose_ends l WHERE l.org = $1 AND l.pack = $2 AND l.has = $4 AND l.currency = $5 AND l.amount = $6
+        SELECT * FROM loose_ends l WHERE l.org = $1 AND l.pack = $2 AND l.has = $4 AND l.currency = $5 AND l.digits = $6
         AND l.occurred_at < $7 ORDER BY l.occurred_at DESC LIMIT {NEAR_IN_TIME_MAX}) n
 )
-SELECT {_END}, l.beside FROM found l WHERE l.discrepancy_id <> $14::uuid"""  # noqa: S608 - constants
-_OTHER_CURRENCIES = """
-SELECT c.currency FROM unnest($3::text[]) AS c(currency) CROSS JOIN unnest($4::text[]) AS s(side)
-WHERE EXISTS (SELECT 1 FROM loose_ends l
-              WHERE l.org = $1 AND l.pack = $2 AND l.has = s.side AND l.currency = c.currency)"""
+SELECT {_END}, l.beside FROM found l WHERE l.discrepancy_id <> $13::uuid"""  # noqa: S608 - constants
+# Read once per transaction. An index for it would tempt the planner to read it for all of the above.
+_CURRENCIES = "SELECT DISTINCT currency FROM loose_ends WHERE org = $1 AND pack = $2 AND has = ANY($3::text[])"
 
 _LINK = """
 UPDATE loose_ends SET pair_id = $2, rank = $3::jsonb, alone = $4, near_miss = $5::jsonb WHERE discrepancy_id = $1"""
@@ -123,6 +126,8 @@ class PostgresExplanations:
         async with self._database.transaction(EVERY_ORG) as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None, "the connection is open"
+            # The same few queries for every loose end: planning each anew costs as much as running it.
+            await driver.execute("SET LOCAL plan_cache_mode = force_generic_plan")
             yield PostgresExplanationTransaction(driver)
 
 
@@ -163,11 +168,13 @@ class PostgresExplanationTransaction:
 
     async def around(self, end: LooseEnd, pair_id: str | None) -> Around:
         currencies = await self._currencies_of(end)
-        others = [money for money in other_money(end) if money[0] in currencies]
+        if not currencies:
+            return Around(opposite=[], beside=[])
+        others = other_money(end, currencies)
         rows = await self._driver.fetch(
-            _AROUND, end.org, end.pack, list(end.seeks), end.has, end.currency, end.amount, end.occurred_at, end.signature,
-            list(like_amounts(end.amount, end.currency or None)), [money[0] for money in others],
-            [money[1] for money in others], [money[2] for money in others], pair_id, end.id,
+            _AROUND, end.org, end.pack, list(end.seeks), end.has, end.currency, _digits(end.amount), end.occurred_at,
+            end.signature, [_digits(amount) for amount in sorted(like_amounts(end.amount, end.currency or None))], *_sizes(others),
+            pair_id, end.id,
         )  # fmt: skip
         return Around(
             opposite=list({row["discrepancy_id"]: _stored_end(row) for row in rows if not row["beside"]}.values()),
@@ -175,12 +182,11 @@ class PostgresExplanationTransaction:
         )
 
     async def _currencies_of(self, end: LooseEnd) -> frozenset[str]:
-        """Return the other currencies that are open opposite: mostly none, and then none is looked for."""
+        """Return the currencies that are open opposite: where there is nothing, nothing is looked for."""
         place = (end.org, end.pack, end.seeks)
         known = self._currencies.get(place)
         if known is None:
-            asked = sorted({money[0] for money in other_money(end)} | {end.currency})
-            rows = await self._driver.fetch(_OTHER_CURRENCIES, end.org, end.pack, asked, list(end.seeks))
+            rows = await self._driver.fetch(_CURRENCIES, end.org, end.pack, list(end.seeks))
             known = self._currencies[place] = frozenset(row["currency"] for row in rows)
         return known
 
@@ -258,7 +264,30 @@ def _end_row(end: LooseEnd) -> tuple[Any, ...]:
     return (
         end.id, end.org, end.pack, end.rule, end.has, end.lacks, list(end.seeks), end.source, end.record,
         _json(end.key).decode(), end.signature, end.amount, end.currency, end.account, end.occurred_at,
+        _digits(end.amount), _size(end.amount),
     )  # fmt: skip
+
+
+def _digits(amount: Decimal) -> str:
+    """Return the amount in its shortest form."""
+    return format(amount.normalize(EXACT), "f")
+
+
+def _size(amount: Decimal) -> int:
+    """Return a number that grows with the amount, a hundred for each power of ten: coarse, and found by an index."""
+    digits = "".join(map(str, amount.as_tuple().digits[:2])).ljust(2, "0")
+    return 100 * amount.adjusted() + int(digits)
+
+
+def _sizes(others: Sequence[tuple[str, Decimal, Decimal]]) -> tuple[list[str], list[int]]:
+    """Return currencies, and beside each a size to look for in it."""
+    found = dict.fromkeys(
+        (currency, size)
+        for currency, least, greatest in others
+        for low, high in [sorted((_size(least), _size(greatest)))]
+        for size in range(low, high + 1)
+    )
+    return [currency for currency, _ in found], [size for _, size in found]
 
 
 def _member(row: Row) -> Member:

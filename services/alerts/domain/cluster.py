@@ -160,7 +160,8 @@ _SENTENCES: Final[dict[str, str]] = {
     "sign_flipped": "{count} amounts of {source} {since} have the sign flipped: its sign is probably read wrongly.",
     "currency": "{count} records of {source} {since} are in {pattern}: probably one cause.",
     "status": "{count} records of {source} {since} are {pattern}: probably a status that is not mapped.",
-    "missing": "{count} records of {source} {since} have no {pattern} record: its feed is probably late or broken.",
+    "missing": "{count} records of {source} {since} have no {pattern} record: "
+    "probably one cause, such as a late feed or a reference that is written differently.",
     "duplicate": "{count} records of {source} {since} are there twice: probably sent again under new names.",
     "amount": "{count} amounts of {source} {since} are {each}{way}: probably one cause.",
     "other": "{count} {type} at {source} {since}: probably one cause.",

@@ -24,7 +24,6 @@ from shared.likeness import (
     reference_likeness,
     signature,
 )
-from shared.likeness.known import RATES_PER_USD
 from shared.money import format_amount
 
 NEAR_IN_TIME_MAX: Final = 20
@@ -364,12 +363,14 @@ class Shelf:
         self._by_id: dict[str, LooseEnd] = {}
         self._by_amount: dict[tuple[str, str, str, Decimal], list[tuple[datetime, str]]] = {}
         self._amounts: dict[tuple[str, str, str], list[Decimal]] = {}
+        self._currencies: set[str] = set()
         self._by_signature: dict[tuple[str, str, str], list[str]] = {}
         for end in ends:
             self._put(end)
 
     def _put(self, end: LooseEnd) -> None:
         self._by_id[end.id] = end
+        self._currencies |= {end.currency} - {""}
         place = (end.pack, end.has, end.currency)
         bucket = self._by_amount.setdefault((*place, end.amount), [])
         if not bucket:
@@ -390,7 +391,7 @@ class Shelf:
             yield from self._by_signature.get((end.pack, side, end.signature), [])[:NEAR_IN_TIME_MAX]
         left = CANDIDATES_MAX
         for amount in sorted(like_amounts(end.amount, end.currency or None)):
-            for _, id_ in self._by_amount.get((end.pack, side, end.currency, amount), ()):
+            for _, id_ in self._by_amount.get((end.pack, side, end.currency, amount), [])[:NEAR_IN_TIME_MAX]:
                 if left == 0:
                     break
                 left -= 1
@@ -404,7 +405,7 @@ class Shelf:
 
     def _in_other_currencies(self, end: LooseEnd, side: str) -> Iterator[str]:
         left = CANDIDATES_MAX
-        for currency, least, greatest in other_money(end):
+        for currency, least, greatest in other_money(end, self._currencies):
             amounts = self._amounts.get((end.pack, side, currency), [])
             for amount in amounts[bisect_left(amounts, least) : bisect_right(amounts, greatest)]:
                 for _, id_ in self._by_amount[end.pack, side, currency, amount]:
@@ -414,13 +415,13 @@ class Shelf:
                     yield id_
 
 
-def other_money(end: LooseEnd) -> list[tuple[str, Decimal, Decimal]]:
-    """Return currency, least and greatest amount of what `end` may be worth in other currencies."""
+def other_money(end: LooseEnd, currencies: Iterable[str]) -> list[tuple[str, Decimal, Decimal]]:
+    """Return currency, least and greatest amount of what `end` may be worth in those of `currencies` it is not in."""
     if not end.currency or end.keyless:
         return []
     return [
         (currency, least, greatest)
-        for currency in sorted(RATES_PER_USD)
+        for currency in sorted(currencies)
         for least, greatest in plausible_amounts(end.amount, end.currency, currency)
     ]
 

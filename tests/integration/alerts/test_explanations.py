@@ -25,6 +25,7 @@ from services.alerts.use_cases.sink import store
 from shared.contracts.discrepancy import Discrepancy
 from shared.telemetry.health import Health
 from tests.support.loose_ends import duplicate, ended, missing
+from tests.support.near_miss_example import ACROSS, replayed
 from tests.support.results import START, found, uid
 
 pytestmark = pytest.mark.postgres
@@ -284,3 +285,15 @@ async def test_what_was_stored_before_the_upgrade_is_looked_at_too(desk: Desk):
         rows = await connection.execute(text("SELECT *, key::text AS key, sides::text AS sides FROM discrepancies"))
         stored = {str(row["id"]): discrepancy_of(dict(row) | {"id": str(row["id"])}) for row in rows.mappings()}
     assert stored == {uid("a"): A, uid("b"): B}
+
+
+async def test_the_twenty_of_the_example_through_the_sink(desk: Desk):
+    """What replay says of examples/near_misses is what people see of a running system."""
+    found_offline = replayed()
+    for place in range(0, len(found_offline), 5):
+        await desk.take(*found_offline[place : place + 5])
+    shown = await desk.shown()
+    assert {id_: one.near_miss for id_, one in shown.items() if one.near_miss} == near_misses(found_offline)
+    assert {id_: one.cluster for id_, one in shown.items() if one.cluster} == clusters(found_offline)
+    by_key = {one.found.key: one for one in shown.values()}
+    assert {key for key in ACROSS if by_key[key].near_miss} == set(ACROSS)

@@ -20,6 +20,8 @@ CREATE TABLE loose_ends (
     key JSONB NOT NULL,
     signature TEXT NOT NULL,
     amount NUMERIC NOT NULL,
+    digits TEXT NOT NULL,
+    size INTEGER NOT NULL,
     currency TEXT NOT NULL,
     account TEXT,
     occurred_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -30,9 +32,11 @@ CREATE TABLE loose_ends (
     CONSTRAINT loose_ends_pkey PRIMARY KEY (discrepancy_id)
 );
 
-CREATE INDEX loose_ends_amount_idx ON loose_ends (org, pack, has, currency, amount, occurred_at);
+CREATE INDEX loose_ends_digits_idx ON loose_ends (digits, org, pack, has, currency, occurred_at);
 
-CREATE INDEX loose_ends_signature_idx ON loose_ends (org, pack, has, signature);
+CREATE INDEX loose_ends_size_idx ON loose_ends (size, org, pack, has, currency);
+
+CREATE INDEX loose_ends_signature_idx ON loose_ends (signature, org, pack, has);
 
 COMMENT ON TABLE loose_ends IS 'open discrepancies whose record has nothing opposite, and their near misses; made anew from discrepancies';
 
@@ -43,6 +47,10 @@ COMMENT ON COLUMN loose_ends.lacks IS 'side on which a record is missing; null: 
 COMMENT ON COLUMN loose_ends.seeks IS 'sides on which the same money may stand';
 
 COMMENT ON COLUMN loose_ends.signature IS 'of the key: equal where it is only written differently';
+
+COMMENT ON COLUMN loose_ends.digits IS 'the amount in its shortest form: equal for equal amounts';
+
+COMMENT ON COLUMN loose_ends.size IS 'magnitude and first two digits of the amount without its sign';
 
 COMMENT ON COLUMN loose_ends.currency IS 'empty where the record has none';
 
