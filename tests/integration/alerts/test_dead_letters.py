@@ -27,7 +27,7 @@ from tests.support.results import START, uid
 from tieout.local.postgres import LocalPostgres, create_database
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
-WAIT_S = 40
+WAIT_S = 90
 ANY = LetterFilter()
 
 
@@ -155,15 +155,16 @@ async def test_back_ends_that_are_terminated_in_mid_insert_lose_no_letter(
     async def stored(arrived: Sequence[DeadLetter]) -> None:
         nonlocal turns, lost
         turns += 1
-        storing = asyncio.create_task(store(PostgresDeadLetters(database), arrived, datetime.now(UTC)))
-        if turns <= 5:
-            async with administrator.transaction(EVERY_ORG) as connection:
-                await connection.execute(text("LOCK TABLE dead_letters"))
-                while not (await connection.execute(text(f"SELECT pg_terminate_backend(pid) {waiting}"))).all():  # noqa: ASYNC110 - another connection waits
-                    await asyncio.sleep(0.01)
-                lost += len(arrived)
-                await storing
-        await storing
+        if turns > 5:
+            await store(PostgresDeadLetters(database), arrived, datetime.now(UTC))
+            return
+        async with administrator.transaction(EVERY_ORG) as connection:
+            await connection.execute(text("LOCK TABLE dead_letters"))
+            storing = asyncio.create_task(store(PostgresDeadLetters(database), arrived, datetime.now(UTC)))
+            while not (await connection.execute(text(f"SELECT pg_terminate_backend(pid) {waiting}"))).all():  # noqa: ASYNC110 - another connection waits
+                await asyncio.sleep(0.01)
+            lost += len(arrived)
+            await storing
 
     async with running(loop_over(kafka_settings, database, stored)):
         for first in range(0, 300, 50):
@@ -271,9 +272,11 @@ async def test_the_group_holds_the_place_only_of_what_is_stored(
     kafka_settings: KafkaSettings, topics: Topics, database: Database
 ):
     """While storing fails nothing is committed; afterwards the group stands at the end of every partition."""
-    fails = True
+    fails, tries = True, 0
 
     async def stored(arrived: Sequence[DeadLetter]) -> None:
+        nonlocal tries
+        tries += 1
         if fails:
             raise ZeroDivisionError("on purpose")
         await store(PostgresDeadLetters(database), arrived, datetime.now(UTC))
@@ -283,7 +286,9 @@ async def test_the_group_holds_the_place_only_of_what_is_stored(
     places = [TopicPartition(topics.dead_letters, number) for number in range(counts[topics.dead_letters])]
     await set_aside(kafka_settings, *(letter(name) for name in named(0, 60)))
     async with running(loop_over(kafka_settings, database, stored)):
-        await asyncio.sleep(3)
+        async with asyncio.timeout(WAIT_S):
+            while tries < 2:  # noqa: ASYNC110 - the loop counts
+                await asyncio.sleep(0.1)
         await reader.start()
         try:
             assert {await reader.committed(place) for place in places} == {None}
