@@ -30,6 +30,7 @@ from shared.contracts.inbox import (
 )
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
+from shared.contracts.near_miss import Cluster, NearMiss
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
 from shared.contracts.webhook import DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
@@ -76,6 +77,10 @@ CONTRACTS: tuple[Contract, ...] = (
         Discrepancy,
         (Discrepancy, SideEvidence, LogPosition),
     ),
+    Contract(
+        "near-miss", "What the API and replay say of a discrepancy's near miss (`near_miss`)", NearMiss, (NearMiss,)
+    ),
+    Contract("cluster", "What the API and replay say of a discrepancy's cluster (`cluster`)", Cluster, (Cluster,)),
     Contract(
         "progress", "How far a partition was applied (topics discrepancies, matches, checks)", Progress, (Progress,)
     ),
