@@ -13,7 +13,7 @@ from shared.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.contracts.discrepancy import Discrepancy
+    from shared.contracts.discrepancy import Check, Discrepancy
     from shared.rules.model import Rule
     from tieout.offline.explained import Explained
     from tieout.offline.replay import Place
@@ -53,6 +53,9 @@ def replay(
     all_revisions: Annotated[
         bool, typer.Option("--all-revisions", help="Print every revision, not only the last.")
     ] = False,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="Print the last verdict on every reading as well, after the discrepancies.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 2 when a line was refused or became a dead letter.")
     ] = False,
@@ -83,9 +86,13 @@ def replay(
     explained = explain(last)
     if format_ is Format.TABLE:
         _print_table(shown, explained)
+        if checks:
+            _print_check_table(engine.last_checks())
         _print_summary(replayed.events, replayed.complaints, engine.not_reconciled)
     else:
         _print_explained(shown, explained)
+        if checks:
+            _print_lines(engine.last_checks())
     if strict and replayed.complaints:
         raise typer.Exit(2)
     if fail_on is not None and _is_open(last, fail_on):
@@ -112,6 +119,15 @@ def _is_open(discrepancies: "list[Discrepancy]", severity: FailOn) -> bool:
     return any(one.state == "raised" and one.severity in counted for one in discrepancies)
 
 
+def _print_lines(results: "Sequence[Discrepancy] | Sequence[Check]") -> None:
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+    for result in results:
+        sys.stdout.buffer.write(encode(result) + b"\n")
+    sys.stdout.buffer.flush()
+
+
 def _print_explained(discrepancies: "list[Discrepancy]", explained: "Explained") -> None:
     for discrepancy in discrepancies:
         sys.stdout.buffer.write(explained.line(discrepancy) + b"\n")
@@ -128,11 +144,31 @@ def _print_table(discrepancies: "list[Discrepancy]", explained: "Explained") -> 
         table.add_column(heading, justify="right" if heading == "Difference" else "left", no_wrap=heading == "Type")
     for one in discrepancies:
         key = one.key if isinstance(one.key, str) else " ".join(one.key)
-        amount = f"{one.difference} {one.currency}" if one.difference is not None else ""
+        amount = f"{one.difference} {one.currency or ''}".strip() if one.difference is not None else ""
         table.add_row(one.state, one.severity, one.type, key, amount, explained.sentence(one))
     Console().print(table if discrepancies else "No discrepancies: the records agree.")
     for sentence in dict.fromkeys(cluster.sentence for cluster in explained.clusters.values()):
         typer.echo(f"cluster: {sentence}")
+
+
+def _print_check_table(checks: "list[Check]") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("Result", "Rule", "Key", "As of", "Expected", "Actual", "Difference", "Reason"):
+        is_figure = heading in {"Expected", "Actual", "Difference"}
+        table.add_column(heading, justify="right" if is_figure else "left")
+    for one in checks:
+        key = one.key if isinstance(one.key, str) else " ".join(one.key)
+        figures = [
+            f"{text} {one.currency or ''}".strip() if text else ""
+            for text in (one.expected, one.actual, one.difference)
+        ]
+        rule = f"{one.rule} {one.code or ''}".strip()
+        table.add_row(one.result, rule, key, f"{one.as_of:%Y-%m-%d %H:%M:%S}", *figures, one.reason or "")
+    Console().print(table if checks else "No readings were judged.")
 
 
 def _print_summary(events: int, complaints: int, not_reconciled: dict[tuple[str, str], int]) -> None:

@@ -63,6 +63,14 @@ class OfflineEngine:
             last[revision.id] = revision
         return list(last.values())
 
+    def last_checks(self) -> list[Check]:
+        """Return the last verdict on every reading, in the order they were first judged."""
+        last: dict[tuple[object, ...], Check] = {}
+        for check in self.checks:
+            key = check.key if isinstance(check.key, str) else tuple(check.key)
+            last[check.org, check.rule, key, check.code, check.currency, check.as_of, check.period] = check
+        return list(last.values())
+
     def _extractor(self, org: str) -> Extractor:
         extractor = self._extractors.get(org)
         if extractor is None:
