@@ -96,6 +96,11 @@ class BalanceRuleModel(RuleModel):
         """What may not change under one name: what was counted so far was counted in this measure."""
         return {**super().fixed, "measure": self.measure}
 
+    @property
+    def shape(self) -> list[Any]:
+        """What was counted so far was counted in this measure."""
+        return [*super().shape, self.measure]
+
     @model_validator(mode="after")
     def _opening_is_readable(self) -> Self:
         if isinstance(self.opening, str):

@@ -95,6 +95,13 @@ class Book(msgspec.Struct, array_like=True, gc=False):
         return [one for one in (self.opening, self.judged, *self.waiting) if one is not None]
 
 
+class Span(msgspec.Struct, array_like=True, gc=False):
+    """Pages by number: from `first`, the oldest that is held, to the one before `next`."""
+
+    first: int = 0
+    next: int = 0
+
+
 class Account(msgspec.Struct, array_like=True, gc=False):
     """Head of an account. Page numbers count up; a folded page keeps its number as long as its names are remembered."""
 
@@ -104,16 +111,19 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     adjustments: list[Entry] = []
     """Adjustments count whatever their date, so they are never folded."""
     names_from: int = 0
-    first: int = 0
-    """Oldest page that is held."""
-    next: int = 0
-    """Number of the page to come."""
+    """Oldest folded page whose names are remembered."""
+    moved: Span = msgspec.field(default_factory=Span)
+    """Pages of movements."""
+    reads: Span = msgspec.field(default_factory=Span)
+    """Pages of readings that were taken."""
     look_at: int = NEVER
     """Milliseconds: when the oldest page may be old enough to be folded."""
     is_blocked: bool = False
     """The oldest page is old enough, but holds movements that no reading has judged."""
     forget_at: int = NEVER
     """Milliseconds: when the oldest remembered names are forgotten."""
+    unread_at: int = NEVER
+    """Milliseconds: when the oldest page of readings may be forgotten."""
 
     def book(self, currency: str | None) -> Book | None:
         """Return the balance in a currency, None where nothing was read or folded."""
@@ -145,9 +155,9 @@ class AccountCell(msgspec.Struct, array_like=True, gc=False):
 ACCOUNTS = Codec(2, AccountCell)
 
 
-def page_key(head: bytes, number: int) -> bytes:
-    """Return the key of a page; a head's key ends with a bracket, so they cannot meet."""
-    return head + _PAGE_MARK + str(number).encode()
+def page_key(head: bytes, sort: bytes, number: int) -> bytes:
+    """Return the key of a page of some sort; a head's key ends with a bracket, so they cannot meet."""
+    return head + _PAGE_MARK + sort + str(number).encode()
 
 
 def head_key(key: bytes) -> bytes:

@@ -11,7 +11,6 @@ from services.matcher.domain.account import (
     ACCOUNTS,
     GONE,
     MOVEMENT,
-    READ,
     Account,
     AccountCell,
     Book,
@@ -23,16 +22,17 @@ from services.matcher.domain.account import (
 )
 from services.matcher.domain.drift import Drift, Verdict, findings, judge
 from services.matcher.domain.group import Raised
-from services.matcher.domain.ledger import Ledger, gone, read_name, record_name
+from services.matcher.domain.ledger import Ledger, gone, record_name
 from services.matcher.domain.moment import UNKNOWN, Moment
+from services.matcher.domain.reads import Reads
 from services.matcher.domain.revision import bring_in_line, printed_key
+from services.matcher.domain.set_aside import set_aside
 from services.matcher.domain.state import State
 from services.matcher.domain.timers import NEVER
-from shared.contracts.dead_letter import DeadLetter, Reason
+from shared.contracts.dead_letter import Reason
 from shared.contracts.discrepancy import Check, CheckResult, LogPosition, Resolution
-from shared.contracts.event import from_microseconds, from_milliseconds
+from shared.contracts.event import from_microseconds
 from shared.contracts.leg import Cut, GroupName, Leg, Withdraw, read_group_key
-from shared.ids import dead_letter_id
 from shared.money import EXACT, format_amount
 from shared.rules.balance_rule import PARTS_JOINED_BY, BalanceRule
 from shared.rules.extract.balance import ERROR, READING
@@ -57,6 +57,7 @@ class Balance:
         self._state = state
         self._ledgers: dict[bytes, Ledger] = {}
         """Least recently used first."""
+        self._reads: dict[bytes, Reads] = {}
 
     # ---- what the core asks
 
@@ -86,6 +87,8 @@ class Balance:
             held.ledger.fold(account, now, rule.generation)
         if account.forget_at <= due:
             held.ledger.forget(account, now)
+        if account.unread_at <= due:
+            held.reads.forget(account, now)
         cell.due_at = _next_due(account, rule)
         state.timers.set(cell.due_at, key)
         state.put(key, cell, settled=is_settled(cell))
@@ -96,14 +99,17 @@ class Balance:
         if account is None:
             return
         self._ledgers.pop(key, None)
+        self._reads.pop(key, None)
         cell.generation = rule.generation
         now = max(self._state.log_time, 0)
         moment = self._state.moment(now, offset)
         held = _Held(self, key, cell, rule)
         for book in account.books:
             held.take_opening_of_rule(book, moment)
-        if account.first < account.next:
+        if account.moved.first < account.moved.next:
             account.look_at = min(account.look_at, now)
+        if account.reads.first < account.reads.next:
+            account.unread_at = min(account.unread_at, now)
         for book in account.books:
             held.say(book, moment, "rule_changed")
         held.store()
@@ -131,8 +137,9 @@ class Balance:
 
     def restored(self, key: bytes, cell: AccountCell | None) -> None:  # noqa: ARG002 - protocol
         """Drop the index of the account: it is built again from the pages."""
-        if self._ledgers:
+        if self._ledgers or self._reads:
             self._ledgers.pop(head_key(key), None)
+            self._reads.pop(head_key(key), None)
 
     # ---- for `_Held`
 
@@ -150,6 +157,16 @@ class Balance:
                 del self._ledgers[next(iter(self._ledgers))]
         self._ledgers[key] = ledger
         return ledger
+
+    def reads(self, key: bytes, account: Account, rule: BalanceRule) -> Reads:
+        """Return what is remembered of an account's readings."""
+        reads = self._reads.pop(key, None)
+        if reads is None:
+            reads = Reads(self._state, key, account, rule)
+            if len(self._reads) >= LEDGERS_MAX:
+                del self._reads[next(iter(self._reads))]
+        self._reads[key] = reads
+        return reads
 
     def drop_ledger(self, key: bytes) -> None:
         """Let the index of an account be built again: what counts is another set of movements."""
@@ -179,6 +196,11 @@ class _Held:
             self._ledger = self.kind.ledger(self.key, self.account, self.rule, self.account_name)
         return self._ledger
 
+    @property
+    def reads(self) -> Reads:
+        """Its readings."""
+        return self.kind.reads(self.key, self.account, self.rule)
+
     def given(self, book: Book) -> Decimal | None:
         """Return the opening balance that the rule gives."""
         return self.rule.given_opening(self.account_name, book.currency)
@@ -197,20 +219,7 @@ class _Held:
         if not self.watch.enabled:
             return
         self.state.changes.dead_letters.append(
-            DeadLetter(
-                id=dead_letter_id(reason, leg.inbox_partition, leg.inbox_offset, self.name.rule),
-                org=self.name.org,
-                source=leg.source,
-                reason=reason,
-                detail=f"{leg.source} event {leg.id} {detail}",
-                hint=hint,
-                rule=self.name.rule,
-                event=leg.id,
-                inbox_partition=leg.inbox_partition,
-                inbox_offset=leg.inbox_offset,
-                received_at=from_milliseconds(leg.received_at),
-                raw=b"",
-            )
+            set_aside(self.key, leg, reason, f"{leg.source} event {leg.id} {detail}", hint)
         )
 
     def id_reused(self, leg: Leg) -> None:
@@ -370,7 +379,7 @@ def _read(held: _Held, leg: Leg, offset: int) -> None:
         _read_too_late(held, leg, moment.log)
         return
     book = account.open_book(leg.currency)
-    _remember(held, reading, leg.currency)
+    held.reads.remember(account, reading, leg.currency)
     if held.given(book) is None and (book.opening is None or book.opening.as_of == reading.as_of):
         held.open(book, reading, moment.log)
     else:
@@ -393,14 +402,16 @@ def _same(one: Reading, other: Reading) -> bool:
 
 
 def _read_late(held: _Held, reading: Reading, currency: str | None, log: LogPosition) -> None:
-    """A reading older than the latest one is lost; one that has been read before is nothing."""
-    ledger, name = held.ledger, read_name(currency, reading.as_of)
-    if name in ledger.folded:
+    """A reading older than the latest one is lost; one that has been read before is nothing.
+
+    Nothing is known any more of readings older than `expire`: such a one says nothing that matters.
+    """
+    if held.is_old(reading.as_of, held.rule.expire_ms):
         return
-    found = ledger.find(name)
-    if found is not None and reading.rank <= (found[1].sequence, found[1].event):
+    rank = held.reads.rank(currency, reading.as_of)
+    if rank is not None and reading.rank <= rank:
         return
-    _remember(held, reading, currency)
+    held.reads.remember(held.account, reading, currency)
     held.publish(currency, reading.as_of, "stale", log, actual=reading.amount)
     held.store()
 
@@ -416,17 +427,6 @@ def _read_too_late(held: _Held, leg: Leg, log: LogPosition) -> None:
         "Read the balance again; or give it as `opening` in the rule.",
     )
     held.publish(leg.currency, leg.occurred_at, "error", log, reason=reason)
-
-
-def _remember(held: _Held, reading: Reading, currency: str | None) -> None:
-    """Note that the account was read as of this time, so that the same reading is known when it comes again."""
-    ledger, account = held.ledger, held.account
-    name = read_name(currency, reading.as_of)
-    entry = Entry(READ, "", "", reading.id, reading.as_of, reading.sequence, currency=currency)
-    if ledger.find(name) is not None:
-        ledger.replace(account, name, entry)
-    else:
-        ledger.append(account, entry, name)
 
 
 # ---- movements
@@ -613,4 +613,4 @@ def _joined(*totals: Total) -> Total:
 def _next_due(account: Account, rule: BalanceRule) -> int:
     """Return when the account has to be looked at again: a reading has settled, or something is old enough to leave."""
     readings = (book.waiting[0].read_at + rule.settle_ms for book in account.books if book.waiting)
-    return min(account.look_at, account.forget_at, min(readings, default=NEVER))
+    return min(account.look_at, account.forget_at, account.unread_at, min(readings, default=NEVER))

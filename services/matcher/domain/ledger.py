@@ -16,15 +16,13 @@ from services.matcher.domain.account import (
     GONE,
     MOVEMENT,
     NAME_BYTES,
-    PAGE_ENTRIES,
-    READ,
     Account,
     AccountCell,
     Book,
     Entry,
     Total,
-    page_key,
 )
+from services.matcher.domain.pages import Page, Pages
 from services.matcher.domain.state import State
 from services.matcher.domain.timers import NEVER
 from shared.money import EXACT
@@ -144,8 +142,7 @@ class Ledger:
         self._places: dict[int, int] = {}
         self.folded = Names()
         self._dated: dict[str | None, Dated] = {}
-        self._newest: list[Entry | None] | None = None
-        self._newest_number = -1
+        self._pages = Pages(state, key, b"", rule.generation)
         self._load(account)
 
     # ---- what is held
@@ -168,9 +165,7 @@ class Ledger:
         place = self._places.get(name)
         if place is None:
             return None
-        entry = self.entry(place)
-        assert entry is not None, "a name leads to an entry"
-        return place, entry
+        return place, self._pages.entry(place)
 
     def holder(self, source: str, id_: str) -> Entry | None:
         """Return the record whose winning event has this id."""
@@ -180,40 +175,20 @@ class Ledger:
         found = self.find(_id_name(source, id_))
         return None if found is None else found[1]
 
-    def entry(self, place: int) -> Entry | None:
-        """Return the entry at a place."""
-        number, slot = divmod(place, PAGE_ENTRIES)
-        return self._page(number)[slot]
-
     def entries(self, places: Iterable[int]) -> Iterator[Entry]:
-        """Yield the entries at some places, reading a page once as long as the places stay on it."""
-        at, page = -1, list[Entry | None]()
-        for place in places:
-            number, slot = divmod(place, PAGE_ENTRIES)
-            if number != at:
-                at, page = number, self._page(number)
-            entry = page[slot]
-            assert entry is not None
-            yield entry
+        """Yield the movements at some places."""
+        return self._pages.entries(places)
 
     # ---- changes
 
     def append(self, account: Account, entry: Entry, name: int) -> bool:
         """Put an entry on the newest page; tell whether the account's head changed."""
-        starts_page = self._newest is None or len(self._newest) >= PAGE_ENTRIES
-        if starts_page:
-            self._newest, self._newest_number = [], account.next
-            if account.first == account.next:
-                account.look_at = entry.occurred_at // 1000 + self._rule.keep_ms
-            account.next += 1
-        assert self._newest is not None
-        number = account.next - 1
-        place = number * PAGE_ENTRIES + len(self._newest)
-        self._newest.append(entry)
-        self._put(number, self._newest)
+        place, begins = self._pages.append(account.moved, entry)
+        if begins:
+            account.look_at = min(account.look_at, entry.occurred_at // 1000 + self._rule.keep_ms)
         self._places[name] = place
         self._index(account, entry, place)
-        return starts_page
+        return begins
 
     def drop(self, account: Account, name: int) -> None:
         """Take the entry of a name off its page."""
@@ -221,7 +196,7 @@ class Ledger:
         assert found is not None
         place, entry = found
         self._unindex(account, entry, place)
-        self._write(place, None)
+        self._pages.write(place, None)
         del self._places[name]
 
     def replace(self, account: Account, name: int, entry: Entry) -> None:
@@ -230,7 +205,7 @@ class Ledger:
         assert found is not None
         place, before = found
         self._unindex(account, before, place)
-        self._write(place, entry)
+        self._pages.write(place, entry)
         self._index(account, entry, place)
 
     def advance(self, account: Account, currency: str | None, upto: int) -> None:
@@ -248,24 +223,21 @@ class Ledger:
     def fold(self, account: Account, now: int, generation: str) -> None:
         """Fold pages that are old enough into sums, oldest first; `now` is log time (milliseconds)."""
         account.look_at, account.is_blocked = NEVER, False
-        while account.first < account.next:
-            number = account.first
-            page = self._page(number)
-            look_at = self._not_before(account, page, now)
+        span = account.moved
+        while span.first < span.next:
+            look_at = self._not_before(account, self._pages.page(span.first), now)
             if look_at is not None:
                 account.look_at = look_at
                 break
-            self._fold_page(account, number, page, now, generation)
-            account.first += 1
-            if account.first == account.next:
-                self._newest, self._newest_number = None, -1
+            self._fold_page(account, span.first, now, generation)
+            span.first += 1
         self.forget(account, now)
 
     def forget(self, account: Account, now: int) -> None:
         """Forget names that were remembered long enough."""
         account.forget_at = NEVER
-        while account.names_from < account.first:
-            key = page_key(self._key, account.names_from)
+        while account.names_from < account.moved.first:
+            key = self._pages.key(account.names_from)
             cell: AccountCell | None = self._state.get(key)
             if cell is not None and cell.names is not None:
                 if cell.forget_at >= now:
@@ -275,7 +247,7 @@ class Ledger:
                 self._state.forget(key)
             account.names_from += 1
 
-    def _not_before(self, account: Account, page: list[Entry | None], now: int) -> int | None:
+    def _not_before(self, account: Account, page: Page, now: int) -> int | None:
         """Return when a page has to be looked at again; None: it can be folded now.
 
         What no reading has judged is held until `expire`, so that a reading that comes late finds it.
@@ -293,14 +265,11 @@ class Ledger:
         last = max(entry.occurred_at for entry in blocking)
         return max(last // 1000 + self._rule.expire_ms, now + LOOK_AGAIN_MS)
 
-    def _fold_page(self, account: Account, number: int, page: list[Entry | None], now: int, generation: str) -> None:
+    def _fold_page(self, account: Account, number: int, now: int, generation: str) -> None:
         names: list[int] = []
         counted: dict[str | None, list[tuple[Entry, int]]] = {}
-        for slot, entry in enumerate(page):
-            if entry is None:
-                continue
-            place = number * PAGE_ENTRIES + slot
-            name = name_of(entry)
+        for place, entry in self._pages.placed(number):
+            name = record_name(entry.source, entry.record)
             counts = self.counts(entry)
             if counts:
                 total = _total_of(account.open_book(entry.currency), entry.occurred_at)
@@ -314,57 +283,38 @@ class Ledger:
                 names.append(name)
         for currency, removed in counted.items():
             self.dated(account, currency).remove_all(removed)
-        key = page_key(self._key, number)
         if not names:
-            self._state.forget(key)
+            self._pages.drop(number)
             return
+        self._pages.left(number)
         self.folded.add(names)
         packed = b"".join(name.to_bytes(NAME_BYTES) for name in sorted(names))
         cell = AccountCell(generation, names=packed, forget_at=now + self._rule.expire_ms)
-        self._state.put(key, cell, settled=True)
+        self._state.put(self._pages.key(number), cell, settled=True)
 
-    # ---- pages and index
+    # ---- index
 
     def _load(self, account: Account) -> None:
         dated: dict[str | None, list[tuple[int, Entry]]] = {}
-        for number in range(account.first, account.next):
-            page = self._page(number)
-            for slot, entry in enumerate(page):
-                if entry is not None:
-                    self._load_entry(entry, number * PAGE_ENTRIES + slot, dated)
-            self._newest, self._newest_number = page, number
+        for number in range(account.moved.first, account.moved.next):
+            for place, entry in self._pages.placed(number):
+                self._load_entry(entry, place, dated)
         for currency, held in dated.items():
             of_currency = self.dated(account, currency)
             of_currency.keys = sorted(key for key, _ in held)
             for _, entry in held:
                 of_currency.sum(entry.occurred_at, _amount(entry), 1)
-        for number in range(account.names_from, account.first):
-            cell: AccountCell | None = self._state.get(page_key(self._key, number))
+        for number in range(account.names_from, account.moved.first):
+            cell: AccountCell | None = self._state.get(self._pages.key(number))
             if cell is not None and cell.names is not None:
                 self.folded.add(_read_names(cell.names))
 
     def _load_entry(self, entry: Entry, place: int, dated: dict[str | None, list[tuple[int, Entry]]]) -> None:
-        self._places[name_of(entry)] = place
+        self._places[record_name(entry.source, entry.record)] = place
         if entry.kind == MOVEMENT and entry.id is not None:
             self._places[_id_name(entry.source, entry.id)] = place
         if self.counts(entry):
             dated.setdefault(entry.currency, []).append((entry.occurred_at << PLACE_BITS | place, entry))
-
-    def _page(self, number: int) -> list[Entry | None]:
-        if number == self._newest_number and self._newest is not None:
-            return self._newest
-        cell: AccountCell = self._state.get(page_key(self._key, number))
-        assert cell.page is not None
-        return cell.page
-
-    def _write(self, place: int, entry: Entry | None) -> None:
-        number, slot = divmod(place, PAGE_ENTRIES)
-        page = self._page(number)
-        page[slot] = entry
-        self._put(number, page)
-
-    def _put(self, number: int, page: list[Entry | None]) -> None:
-        self._state.put(page_key(self._key, number), AccountCell(self._rule.generation, page=page), settled=True)
 
     def _index(self, account: Account, entry: Entry, place: int) -> None:
         if entry.kind != MOVEMENT:
@@ -396,18 +346,6 @@ def bounds(book: Book | None, rule: BalanceRule, account: str, currency: str | N
 def record_name(source: str, record: str) -> int:
     """Return what a record is looked up by."""
     return _name(f"m{source}\0{record}")
-
-
-def read_name(currency: str | None, as_of: int) -> int:
-    """Return what a reading as of a time is looked up by."""
-    return _name(f"r{currency or ''}\0{as_of}")
-
-
-def name_of(entry: Entry) -> int:
-    """Return what an entry is looked up by."""
-    return (
-        read_name(entry.currency, entry.occurred_at) if entry.kind == READ else record_name(entry.source, entry.record)
-    )
 
 
 def gone(entry: Entry) -> Entry:

@@ -134,9 +134,9 @@ class ReadingTaker(_Taker):
     def take(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> None:
         """Add the leg of a reading. One that says nothing is a dead letter, and the matcher is told why."""
         account = self._account(event)
-        if account is not None and not self._is_watched(account):
-            return
         reason = self._unusable(event)
+        if reason is not None and account is not None and not self._is_watched(account):
+            return
         if reason is not None:
             problems.append(self._problem(reason, event))
         elif account is None:

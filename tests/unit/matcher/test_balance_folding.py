@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.matcher.domain import ledger
+from services.matcher.domain import pages
 from services.matcher.domain.core import Core
 from tests.model.stream import Stream
 from tests.support.laws import a_restart_changes_nothing, drive
@@ -33,7 +33,7 @@ Event = dict[str, Any]
 @pytest.fixture(autouse=True, scope="module")
 def _small_pages() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "PAGE_ENTRIES", 3)
+        patch.setattr(pages, "PAGE_ENTRIES", 3)
         yield
 
 
@@ -90,7 +90,7 @@ def test_a_restart_anywhere_in_it_changes_nothing(stream: Stream, data: st.DataO
     a_restart_changes_nothing(log, data.draw(st.integers(0, len(log)), label="restart after"))
 
 
-def pages(core: Core) -> list[bytes]:
+def pages_of(core: Core) -> list[bytes]:
     return [key for key, _ in core.snapshot() if b"#" in key]
 
 
@@ -112,9 +112,9 @@ def test_what_no_reading_has_judged_is_held_until_expire() -> None:
     """A reading that comes late finds it; after `expire` only a sum is left of it, and no name after another one."""
     events = movements(30, timedelta(minutes=1))
 
-    assert len(pages(core_after(events, START + 3 * DAY))) == 10
-    assert len(pages(core_after(events, START + 7 * DAY))) == 10  # the names of ten folded pages
-    assert pages(core_after(events, START + 20 * DAY)) == []
+    assert len(pages_of(core_after(events, START + 3 * DAY))) == 10
+    assert len(pages_of(core_after(events, START + 7 * DAY))) == 10  # the names of ten folded pages
+    assert pages_of(core_after(events, START + 20 * DAY)) == []
 
 
 def test_what_was_judged_is_folded_after_keep() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.matcher.domain import ledger
+from services.matcher.domain import pages
 from tests.model.strategies import at
 from tests.model.strategies_balance import lawful_scenarios, movements_rearranged, offsets, scenarios
 from tests.model.stream import Stream, repeated
@@ -39,7 +39,7 @@ CHANGES: list[dict[str, Any]] = [
 def _small_pages() -> Any:
     """Two entries a page, so that short streams fill, leave and fold pages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "PAGE_ENTRIES", 2)
+        patch.setattr(pages, "PAGE_ENTRIES", 2)
         yield
 
 
