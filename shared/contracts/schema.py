@@ -34,9 +34,11 @@ from shared.contracts.near_miss import Cluster, NearMiss
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
 from shared.contracts.webhook import DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
+from shared.rules.balance_rule import MISMATCH
 from shared.rules.match_rule import Compare, CompareAmount, MatchRuleModel
 from shared.rules.model import RuleFile
 from shared.rules.parts import Selector
+from shared.rules.zero_sum_rule import IMBALANCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -178,14 +180,21 @@ def _rules_schema() -> dict[str, Any]:
     """Describe the YAML as people write it: the model also takes short forms, which pydantic's schema does not know."""
     schema = RuleFile.model_json_schema()
     parts = schema["$defs"]
-    for model, field in (("MatchRuleModel", "key"), ("Selector", "type")):
+    keyed = [(name, "key") for name, part in parts.items() if "key" in part.get("properties", {})]
+    for model, field in (*keyed, ("Selector", "type")):
         many = parts[model]["properties"][field]
         short = {key: value for key, value in many["items"].items() if key != "title"}
         parts[model]["properties"][field] = {"anyOf": [short, many], "title": many.pop("title")}
     sign_values = parts["SignBy"]["properties"].pop("values")["additionalProperties"]
     parts["SignBy"] |= {"required": ["by"], "additionalProperties": sign_values, "minProperties": 2}
     severity = parts["SeverityMap"]["properties"].pop("types")["additionalProperties"]
-    parts["SeverityMap"]["properties"] |= dict.fromkeys(get_args(MatchType), severity)
+    parts["SeverityOfCodes"] = parts["SeverityMap"] | {"additionalProperties": severity}
+    parts["InvariantRuleModel"]["properties"]["severity"]["$ref"] = "#/$defs/SeverityOfCodes"
+    types = (*get_args(MatchType), IMBALANCE, MISMATCH)
+    parts["SeverityMap"]["properties"] = parts["SeverityMap"]["properties"] | dict.fromkeys(types, severity)
+    parts["AccountOverride"]["additionalProperties"] = parts["AccountOverride"]["properties"].pop("checks")[
+        "additionalProperties"
+    ]
     for field in parts["Compare"]["properties"].values():
         field.pop("default", None)
     return schema

@@ -100,7 +100,7 @@ def test_leg_schema_names_every_place_of_the_array() -> None:
 
 
 def test_rules_schema_accepts_the_packs_and_the_short_forms_of_yaml() -> None:
-    packs = sorted((ROOT / "shared" / "packs").glob("*/rules.yaml"))
+    packs = [path for place in ("shared/packs", "examples") for path in sorted((ROOT / place).glob("*/rules.yaml"))]
     assert packs
     for pack in packs:
         validator("rules-file").validate(yaml.safe_load(pack.read_text()))
