@@ -2,15 +2,18 @@
 
 import asyncio
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from services.alerts.domain.adjustment import RuleShape
+from services.alerts.domain.adjustment import BookedSign, RuleShape
 from shared.contracts.rule_set import RuleSetRecord, decode_rule_set, rule_set_key
 from shared.kafka.client import consumer
 from shared.kafka.errors import KafkaAway
 from shared.kafka.settings import KafkaSettings
+from shared.rules.balance_rule import MOVEMENTS
+from shared.rules.compiled import read_rule
+from shared.rules.parts import Selector, SignBy
+from shared.rules.zero_sum_rule import ENTRIES
 
 READ_TIMEOUT_S = 10
 """The whole topic is some hundred records."""
@@ -53,12 +56,27 @@ async def _read(client: AIOKafkaConsumer, partition: TopicPartition, key: bytes)
 
 
 def _shape(record: RuleSetRecord, rule: str) -> RuleShape | None:
-    model = next((model for model in record.rules if model.get("name") == rule), None)
-    if model is None or "sides" not in model:
+    written = next((model for model in record.rules if model.get("name") == rule), None)
+    if written is None:
         return None
-    key = model["key"]
-    fields = [key] if isinstance(key, str) else key
+    model = read_rule(written)
+    sides = {name: selector for name, selector in model.selectors.items() if _takes_entries(model.kind, name)}
+    signs = {} if model.kind == "match" else {selector.source: _sign(selector) for selector in sides.values()}
     return RuleShape(
-        key_fields=msgspec.convert(fields, tuple[str, ...]),
-        sources={side: selector["source"] for side, selector in model["sides"].items()},
+        key_fields=tuple(model.grouped_by),
+        sources={name: selector.source for name, selector in sides.items()},
+        signs=signs,
     )
+
+
+def _takes_entries(kind: str, selector: str) -> bool:
+    """Tell whether adjustment entries are added to what a selector takes; what was read is never adjusted."""
+    return kind == "match" or selector in {ENTRIES, MOVEMENTS}
+
+
+def _sign(selector: Selector) -> BookedSign:
+    """Return how an entry of this selector is booked so that it adds what it says."""
+    if not isinstance(selector.sign, SignBy):
+        return BookedSign(factor=selector.sign)
+    value, factor = max(selector.sign.values.items(), key=lambda one: one[1])
+    return BookedSign(factor=factor, field=selector.sign.by, value=value)

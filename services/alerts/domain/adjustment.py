@@ -1,7 +1,7 @@
 """Adjustment entries: a correction is a new signed entry that names its discrepancy; ledger rows are never touched."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,12 +14,22 @@ class AdjustmentRefused(ValueError):
     """The entry cannot be made; the message says what to write instead."""
 
 
+class BookedSign(msgspec.Struct, frozen=True, kw_only=True):
+    """How an entry is booked so that it adds what it says: `factor` times its amount, with `value` in `field`."""
+
+    factor: Literal[1, -1]
+    field: str | None = None
+    value: str | None = None
+
+
 class RuleShape(msgspec.Struct, frozen=True, kw_only=True):
     """What an adjustment needs of a rule: the fields of its key, and the sources of its sides."""
 
     key_fields: tuple[str, ...]
     sources: dict[str, str]
-    """Source by side, in the rule's order."""
+    """Source by side that entries are added to, in the rule's order."""
+    signs: dict[str, BookedSign] = {}
+    """By source, where entries take the sign of the rule as everything else there does."""
 
 
 class Adjustment(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +61,12 @@ def adjust(found: Discrepancy, shape: RuleShape, entry: Entry, *, id_: str, acto
     """Return the adjustment of `found` with the event that tells the matcher.
 
     Raises:
-        AdjustmentRefused: the source is no side of the rule, or the rule's key cannot be carried by an event.
+        AdjustmentRefused: the rule takes no entries, the source is no side of it, or its key cannot be carried by an event.
     """
+    if not shape.sources:
+        raise AdjustmentRefused(
+            f"{found.rule} says what was read, which no entry adds to: correct it at its source, or resolve this with a reason"
+        )
     if entry.source not in shape.sources.values():
         known = ", ".join(sorted(set(shape.sources.values())))
         raise AdjustmentRefused(f"source: {entry.source!r} is no side of {found.rule}; its sources are {known}")
@@ -68,6 +82,11 @@ def adjust(found: Discrepancy, shape: RuleShape, entry: Entry, *, id_: str, acto
     }
     for field, value in zip(shape.key_fields, _parts(found.key), strict=True):
         _put(event, field, value, found.rule)
+    sign = shape.signs.get(entry.source)
+    if sign is not None and sign.factor < 0:
+        event["amount"] = _negated(entry.amount)
+    if sign is not None and sign.field is not None and sign.value is not None:
+        _put(event, sign.field, sign.value, found.rule)
     return Adjustment(
         id=id_,
         source=entry.source,
@@ -89,8 +108,12 @@ def _put(event: dict[str, Any], field: str, value: str, rule: str) -> None:
         event["account"] = value
     else:
         raise AdjustmentRefused(
-            f"{rule} is keyed by {field}, which an adjustment entry cannot carry: post the event to ingest yourself"
+            f"{rule} reads {field}, which an adjustment entry cannot carry: post the event to ingest yourself"
         )
+
+
+def _negated(amount: str) -> str:
+    return amount[1:] if amount.startswith("-") else f"-{amount}"
 
 
 def _parts(key: Key) -> list[str]:
