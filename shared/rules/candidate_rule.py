@@ -11,6 +11,7 @@ from shared.rules.duration import parse_duration
 from shared.rules.generation import generation_of
 from shared.rules.match_rule import CompareAmount, MatchRule, SideRule
 from shared.rules.parts import (
+    CalendarChoice,
     DecimalText,
     DurationText,
     FieldPath,
@@ -19,6 +20,8 @@ from shared.rules.parts import (
     Selector,
     SideName,
     Strict,
+    calendar_of,
+    check_calendar,
     check_durations,
 )
 from shared.rules.severity import SeverityOf, severity_of
@@ -102,7 +105,7 @@ class Limits(Strict):
     """Candidates that are scored for one record, those nearest in amount and date first."""
     bundle_records_max: int = Field(default=12, ge=2, le=50)
     """Records on the many side of a bundle that no list of references names."""
-    bundle_steps_max: int = Field(default=5_000, ge=100, le=1_000_000)
+    bundle_steps_max: int = Field(default=5_000, ge=10, le=1_000_000)
     """Combinations tried for one bundle; more end as unmatched, with the reason."""
 
 
@@ -119,6 +122,8 @@ class CandidateRuleModel(RuleModel):
     margin: Share = "0.05"
     """Two candidates that score less than this apart are ambiguous: nobody guesses."""
     deadline: DurationText | dict[SideName, DurationText] = "10d"
+    calendar: CalendarChoice | None = None
+    """What business days of `deadline` are; else Monday to Friday."""
     keep: DurationText = "7d"
     expire: DurationText = "90d"
     limits: Limits = Limits()
@@ -173,6 +178,7 @@ class CandidateRuleModel(RuleModel):
     @model_validator(mode="after")
     def _can_match(self) -> Self:
         check_durations(self, "decide_after", "keep", "expire")
+        check_calendar(self.calendar, self.deadline.values() if isinstance(self.deadline, dict) else [self.deadline])
         if parse_duration(self.score.date.within).business_days:
             msg = "score.date.within: business days are for deadlines only; write hours or days"
             raise ValueError(msg)
@@ -271,7 +277,7 @@ def compile_candidates(org: str, pack: str, model: CandidateRuleModel) -> Candid
         SideRule(
             name=name,
             live=None if selector.live is None else frozenset(selector.live),
-            deadline=parse_duration(deadlines[name]),
+            deadline=parse_duration(deadlines[name], calendar_of(model.calendar)),
             raises_duplicates=False,
             status_map={},
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, StrictStr, model_validator
 
@@ -11,6 +11,7 @@ from shared.money import EXACT, parse_amount
 from shared.rules.duration import Duration, parse_duration
 from shared.rules.generation import generation_of
 from shared.rules.parts import (
+    CalendarChoice,
     DecimalText,
     DurationText,
     KeyFields,
@@ -18,6 +19,8 @@ from shared.rules.parts import (
     Selector,
     SideName,
     Strict,
+    calendar_of,
+    check_calendar,
     check_durations,
 )
 from shared.rules.severity import SeverityOf, severity_of
@@ -37,6 +40,14 @@ class CompareAmount(Strict):
     percent: DecimalText = "0"
 
 
+class CompareAmounts(CompareAmount):
+    """The same for a rule that may have more than two sides."""
+
+    equals: dict[SideName, Annotated[list[SideName], Field(min_length=1)]] | None = None
+    """One side against the sum of all others: `{payout: [charges, refunds, fees]}`. Without it every side is compared
+    with the first."""
+
+
 class CompareCurrency(Strict):
     """Currencies must be equal."""
 
@@ -50,7 +61,7 @@ class CompareStatus(Strict):
 class Compare(Strict):
     """What is compared; what is left out is not."""
 
-    amount: CompareAmount | None = None
+    amount: CompareAmounts | None = None
     currency: CompareCurrency | None = None
     status: CompareStatus | None = None
 
@@ -68,8 +79,10 @@ class MatchRuleModel(RuleModel):
     kind: Literal["match"]
     sides: dict[SideName, Selector] = Field(min_length=2, max_length=SIDES_MAX)
     key: KeyFields
-    compare: Compare = Compare(amount=CompareAmount(), currency=CompareCurrency())
+    compare: Compare = Compare(amount=CompareAmounts(), currency=CompareCurrency())
     deadline: DurationText | dict[SideName, DurationText] = "24h"
+    calendar: CalendarChoice | None = None
+    """What business days of `deadline` are: a country, `{country, subdivision}`, a market or TARGET; else Monday to Friday."""
     settle: DurationText = "0s"
     keep: DurationText = "24h"
     expire: DurationText = "90d"
@@ -96,7 +109,8 @@ class MatchRuleModel(RuleModel):
     @property
     def fixed(self) -> dict[str, Any]:
         """What may not change under one name."""
-        return {**super().fixed, "cardinality": self.cardinality}
+        equals = self.compare.amount.equals if self.compare.amount else None
+        return {**super().fixed, "cardinality": self.cardinality, **({"equals": equals} if equals else {})}
 
     @model_validator(mode="after")
     def _sides_exist(self) -> Self:
@@ -118,8 +132,26 @@ class MatchRuleModel(RuleModel):
         return self
 
     @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        equals = self.compare.amount.equals if self.compare.amount else None
+        if equals is None:
+            return self
+        if len(equals) != 1:
+            msg = "compare.amount.equals: name one side and the sides that add up to it"
+            raise ValueError(msg)
+        named = [name for whole, parts in equals.items() for name in (whole, *parts)]
+        if sorted(named) != sorted(self.sides):
+            msg = f"compare.amount.equals: must name every side of the rule once ({', '.join(self.sides)})"
+            raise ValueError(msg)
+        if self.cardinality == "one_to_one":
+            msg = "compare.amount.equals: sums are compared; set cardinality to one_to_many or many_to_many"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         check_durations(self, "settle", "keep", "expire")
+        check_calendar(self.calendar, self.deadline.values() if isinstance(self.deadline, dict) else [self.deadline])
         selectors = [(s.source, tuple(s.type)) for s in self.sides.values()]
         if len(set(selectors)) < len(selectors):
             msg = "sides: two sides select the same source and types, so every record would stand on both"
@@ -184,7 +216,20 @@ class MatchRule:
     expire_ms: int
     severity_of: SeverityOf
     shadow: bool = False
+    heads: tuple[int, ...] = ()
+    """Per side the first of the sides that it is added to before anything is compared; empty: each stands for itself."""
     kind: ClassVar[str] = "match"
+
+    def head(self, side: int) -> int:
+        """Return the place where what stands on a side is compared."""
+        return self.heads[side] if self.heads else side
+
+    def title(self, side: int) -> str:
+        """Return the name of a side, of a sum of sides their names."""
+        if not self.heads:
+            return self.sides[side].name
+        names = [one.name for place, one in enumerate(self.sides) if self.heads[place] == side]
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
     @property
     def pairs(self) -> bool:
@@ -205,11 +250,12 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
     one_to_one = model.cardinality == "one_to_one"
     duplicates = tuple(model.sides) if model.duplicates is None else model.duplicates
     deadlines = model.deadline if isinstance(model.deadline, dict) else dict.fromkeys(model.sides, model.deadline)
+    calendar = calendar_of(model.calendar)
     sides = tuple(
         SideRule(
             name=name,
             live=None if selector.live is None else frozenset(selector.live),
-            deadline=parse_duration(deadlines[name]),
+            deadline=parse_duration(deadlines[name], calendar),
             raises_duplicates=one_to_one and name in duplicates,
             status_map=status.map.get(name, {}) if status else {},
         )
@@ -233,4 +279,16 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
         expire_ms=parse_duration(model.expire).milliseconds,
         severity_of=severity_of(model.severity),
         shadow=model.shadow,
+        heads=_heads(model),
     )
+
+
+def _heads(model: MatchRuleModel) -> tuple[int, ...]:
+    equals = model.compare.amount.equals if model.compare.amount else None
+    if not equals:
+        return ()
+    places = {name: place for place, name in enumerate(model.sides)}
+    heads = dict(places)
+    for parts in equals.values():
+        heads |= dict.fromkeys(parts, min(places[part] for part in parts))
+    return tuple(heads[name] for name in model.sides)

@@ -1,6 +1,7 @@
 """What the rules of every kind are made of: durations, fields, selectors, severities. Validated by pydantic at the edge."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic import (
 
 from shared.contracts.discrepancy import Severity
 from shared.money import is_currency, parse_amount
+from shared.rules.calendar import WEEKENDS, Calendar, find_calendar
 from shared.rules.duration import parse_duration
 
 KEY_FIELDS_MAX = 8
@@ -121,6 +123,38 @@ class SeverityMap(BaseModel):
         return value
 
 
+class CalendarOf(Strict):
+    """A country's calendar, or one of its subdivisions': `{country: DE, subdivision: BY}`."""
+
+    country: StrictStr
+    subdivision: StrictStr | None = None
+
+
+def _as_calendar(value: Any) -> Any:
+    """Take `DE`, `XNYS` and `TARGET` for `{country: DE}`: one name space."""
+    return {"country": value} if isinstance(value, str) else value
+
+
+def _calendar(given: CalendarOf) -> CalendarOf:
+    find_calendar(given.country, given.subdivision)
+    return given
+
+
+CalendarChoice = Annotated[CalendarOf, BeforeValidator(_as_calendar), AfterValidator(_calendar)]
+
+
+def calendar_of(given: CalendarOf | None) -> Calendar:
+    """Return the calendar that a rule names; without one only weekends are no business days."""
+    return WEEKENDS if given is None else find_calendar(given.country, given.subdivision)
+
+
+def check_calendar(calendar: CalendarOf | None, deadlines: Iterable[str]) -> None:
+    """Refuse a calendar that no deadline looks at."""
+    if calendar is not None and not any(parse_duration(one).business_days for one in deadlines):
+        msg = "calendar: no deadline is in business days; write for example `deadline: 2bd`, or leave the calendar out"
+        raise ValueError(msg)
+
+
 class RuleModel(Strict):
     """What every rule says, whatever its kind. Each kind adds a literal `kind` and its own fields."""
 
@@ -144,11 +178,6 @@ class RuleModel(Strict):
     def grouped_by(self) -> list[str]:
         """Fields whose values decide which cell, and which partition, an event goes to."""
         raise NotImplementedError
-
-    @property
-    def shape(self) -> list[Any]:
-        """What gives its legs and cells their meaning: in another shape old cells close and are forgotten."""
-        return [list(self.selectors), self.grouped_by]
 
     @property
     def times(self) -> dict[str, str]:

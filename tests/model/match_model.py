@@ -55,6 +55,12 @@ RULE_DEFAULTS: Rule = {  # only what the design gives; everything else a rule mu
     "cardinality": "one_to_one",
     "severity": {"default": "medium"},
 }
+HOLIDAYS: dict[str, set[str]] = {  # of 2026, as the authorities announced them
+    "None": set(),
+    "TARGET": {"2026-01-01", "2026-04-03", "2026-04-06", "2026-05-01", "2026-12-25"},
+    "DE": {"2026-01-01", "2026-04-03", "2026-04-06", "2026-05-01", "2026-05-14", "2026-05-25", "2026-12-25"},
+    "{'country': 'DE', 'subdivision': 'BY'}": {"2026-01-01", "2026-01-06", "2026-04-03", "2026-04-06", "2026-06-04"},
+}
 EXACT = Context(prec=400, traps=[Inexact])
 
 
@@ -214,6 +220,14 @@ def record_of(event: Event) -> tuple[str, str]:
     return event["source"], event.get("record") or event["id"]
 
 
+def head_of(rule: Rule, side: str) -> str:
+    """The side under whose name a side is compared: of those that are added up the first that the rule names."""
+    for parts in ((rule["compare"].get("amount") or {}).get("equals") or {}).values():
+        if side in parts:
+            return next(one for one in rule["sides"] if one in parts)
+    return side
+
+
 def is_live(rule: Rule, side: str, event: Event) -> bool:
     status = event.get("status")
     wanted = rule["sides"][side].get("live")
@@ -304,7 +318,8 @@ class Facts:
     def _record(self, leg: Leg) -> Record:
         name = record_of(leg.event)
         live = is_live(self.rule, leg.side, leg.event)
-        return Record(name, leg.side, self.earliest[name], leg.event, live, sign_of(self.rule, leg.side, leg.event))
+        side = head_of(self.rule, leg.side)
+        return Record(name, side, self.earliest[name], leg.event, live, sign_of(self.rule, leg.side, leg.event))
 
     def same_as(self, other: "Facts") -> bool:
         """A superseded record never counts again, so what comes of it later is nothing new."""
@@ -350,7 +365,7 @@ class Facts:
         return [side for side in self.rule["sides"] if self.on(side)]
 
     def missing(self) -> list[str]:
-        return [side for side in self.rule["sides"] if not self.on(side)]
+        return [side for side in self.rule["sides"] if head_of(self.rule, side) == side and not self.on(side)]
 
     def compared(self, side: str) -> Record:
         return (self.live_on(side) or self.on(side))[0]
@@ -364,7 +379,7 @@ class Facts:
         return [
             Decimal(leg.event["amount"])
             for leg in self.adjustments
-            if leg.side == side and leg.event["currency"] == currency
+            if head_of(self.rule, leg.side) == side and leg.event["currency"] == currency
         ]
 
 
@@ -382,7 +397,8 @@ def deadlines(key: Key, legs: list[Leg]) -> dict[str, int]:
     if armed is None:
         return {}
     given = key.rule["deadline"]
-    return {side: later(armed, given[side] if isinstance(given, dict) else given) for side in key.rule["sides"]}
+    closed = HOLIDAYS[str(key.rule.get("calendar"))]
+    return {side: later(armed, given[side] if isinstance(given, dict) else given, closed) for side in key.rule["sides"]}
 
 
 def duplicate_id(key: Key, opener: str, side: str, name: tuple[str, str]) -> str:
@@ -829,19 +845,20 @@ def duration(text: str) -> int:
     return int(number) * UNIT_MS[text[len(number) :]]
 
 
-def later(start: int, wait: str) -> int:
-    """`start` plus a duration; of business days no Saturday or Sunday (UTC) counts, nor the rest of one."""
+def later(start: int, wait: str, closed: set[str] = frozenset()) -> int:  # type: ignore[assignment]
+    """`start` plus a duration; of business days no Saturday, Sunday or holiday (UTC) counts, nor the rest of one."""
     if not wait.endswith("bd"):
         return start + duration(wait)
     at = start
-    while on_weekend(at):
+    while is_closed(at, closed):
         at = (at // DAY_MS + 1) * DAY_MS
     for _ in range(int(wait.removesuffix("bd"))):
         at += DAY_MS
-        while on_weekend(at):
+        while is_closed(at, closed):
             at += DAY_MS
     return at
 
 
-def on_weekend(at: int) -> bool:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)).weekday() >= 5
+def is_closed(at: int, closed: set[str]) -> bool:
+    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)).date()
+    return day.weekday() >= 5 or day.isoformat() in closed

@@ -9,6 +9,7 @@ from shared.rules.compiled import rule_record
 from shared.rules.extract import Extractor
 from shared.rules.load import validate_rules
 from shared.rules.model import Rule
+from tests.support.cases import Case, substitute
 from tieout.offline.engine import OfflineEngine
 
 PACK = "billing"
@@ -87,3 +88,17 @@ def log_of(
 def ticks(time: int, partitions: int) -> list[LogEntry]:
     """A tick of every inbox partition."""
     return [(b"", Tick(inbox, partitions, time)) for inbox in range(partitions)]
+
+
+def run_case(case: Case) -> tuple[OfflineEngine, int]:
+    """The engine after a case of the format of match.yaml, and how many events were refused."""
+    engine = OfflineEngine({PACK: rules_of(case.rules)})
+    refused = 0
+    for raw in case.events:
+        engine.advance(time_of(raw["received_at"]))
+        try:
+            engine.feed(accepted(substitute(raw, lambda kind: next(d.id for d in engine.revisions if d.type == kind))))
+        except EventRefused:
+            refused += 1
+    engine.advance(time_of(case.until))
+    return engine, refused

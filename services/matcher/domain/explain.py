@@ -70,16 +70,16 @@ def _amount(group: Group, rule: MatchRule, finding: Finding) -> str:
     more = "more" if finding.difference > 0 else "less"
     by = f"{format_amount(abs(finding.difference), finding.currency)} {finding.currency or ''}".strip()
     after = " after adjustments" if group.adjustments else ""
-    one = [record for record in finding.records if record.side != finding.side]
-    other = [record for record in finding.records if record.side == finding.side]
+    one = [record for record in finding.records if rule.head(record.side) != finding.side]
+    other = [record for record in finding.records if rule.head(record.side) == finding.side]
     if not rule.sums:
         return (
             f"{title(_who(other[0]))} says {finding.actual} {finding.currency or ''}, {_who(one[0])} says "
             f"{finding.expected}: {by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
         )
-    reference = rule.sides[one[0].side].name if one else rule.sides[0].name
+    reference = rule.title(rule.head(one[0].side)) if one else rule.sides[0].name
     return (
-        f"{title(rule.sides[finding.side].name)} has {records_text(other)} adding up to {finding.actual} "
+        f"{title(rule.title(finding.side))} has {records_text(other)} adding up to {finding.actual} "
         f"{finding.currency or ''}, {reference} has {records_text(one)} adding up to {finding.expected}: "
         f"{by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
     )

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
+import msgspec
+
 from services.matcher.domain.finding import NO_GATE, Finding
 from services.matcher.domain.group import Group, Record
 from shared.contracts.leg import GroupName
@@ -61,11 +63,12 @@ class _Sides:
         self.all: list[list[Record]] = [[] for _ in rule.sides]
         self.live: list[list[Record]] = [[] for _ in rule.sides]
         for record in group.records:
-            self.all[record.side].append(record)
+            side = rule.head(record.side)
+            self.all[side].append(record)
             if rule.sides[record.side].is_live(record.status):
-                self.live[record.side].append(record)
+                self.live[side].append(record)
         self.any_live = any(self.live)
-        self.missing = [side for side, records in enumerate(self.all) if not records]
+        self.missing = [side for side, records in enumerate(self.all) if not records and rule.head(side) == side]
         self.present = [side for side, records in enumerate(self.all) if records]
         self.reference = next((side for side, records in enumerate(self.live) if records), 0)
         """First side with a live record: what a missing side is measured by."""
@@ -292,7 +295,7 @@ def _status_tells(rule: MatchRule, one: Record, other: Record) -> bool:
 
 def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
     findings: list[Finding] = []
-    adjustments = live_adjustments(group, rule)
+    adjustments = [_at_head(entry, rule) for entry in live_adjustments(group, rule)]
     by_currency = [_by_currency(live) for live in sides.live]
     for side in sides.missing:
         for currency, records in sorted(by_currency[sides.reference].items()):
@@ -308,6 +311,12 @@ def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
             findings += _compare_sums(rule, first, side, by_currency, gate, adjustments)
     adjusted_away = bool(sides.missing) and bool(adjustments)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
+
+
+def _at_head(entry: Record, rule: MatchRule) -> Record:
+    """Return an adjustment as one of the side that its own is added to."""
+    head = rule.head(entry.side)
+    return entry if head == entry.side else msgspec.structs.replace(entry, side=head)
 
 
 def _by_currency(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -26,10 +26,12 @@ OTHER_NAME: Final = 500
 OTHER_REFERENCE: Final = 0
 """Both name an identifier of the same form, and not the same one: evidence against the pair."""
 
-OTHER_AMOUNT: Final = 870
-AMOUNT_AT_EDGE: Final = 800
+OTHER_AMOUNT: Final = (870, 800)
+"""What an amount that differs still says where references are scored: nearly equal, and at the edge of the tolerance."""
+OTHER_AMOUNT_ALONE: Final = (960, 900)
+"""The same where they are not: the tolerance is then what the rule trusts."""
 DATE_AT_EDGE: Final = 750
-"""What an amount at the edge of its tolerance, or a date at the edge of its window, still says."""
+"""What a date at the edge of its window still says."""
 
 ID_CHARS_MIN: Final = 5
 """Shorter numbers stand in too many texts."""
@@ -248,8 +250,8 @@ def score(rule: CandidateRule, first: Features, last: Features) -> Scored | None
         allowed = allowance(rule, first.amount)
         if difference > allowed or (first.amount > 0) != (last.amount > 0) or (reference and not reference.told):
             return None
-        span = Decimal(OTHER_AMOUNT - AMOUNT_AT_EDGE)
-        amount = OTHER_AMOUNT - int(EXACT.divide_int(EXACT.multiply(difference, span), allowed))
+        near, edge = OTHER_AMOUNT if reference else OTHER_AMOUNT_ALONE
+        amount = near - int(EXACT.divide_int(EXACT.multiply(difference, Decimal(near - edge)), allowed))
         why = f"the amounts differ by {difference:f}"
     return combine(rule, amount, why, gap, reference)
 
