@@ -180,6 +180,11 @@ class RuleModel(Strict):
         raise NotImplementedError
 
     @property
+    def shape(self) -> list[Any]:
+        """What gives its legs and cells their meaning: in another shape old cells close and are forgotten."""
+        return [list(self.selectors), self.grouped_by]
+
+    @property
     def times(self) -> dict[str, str]:
         """Its times as written, by name, for people."""
         found: dict[str, str] = {}
