@@ -27,7 +27,7 @@ _MICROSECOND = timedelta(microseconds=1)
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
 """Organisation and source names: they stand in URLs, topic names and keys."""
 TypeName = Annotated[str, Meta(min_length=3, max_length=64, pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$")]
-"""Dotted lower case words: what kind of movement, then what happened to it."""
+"""Lower case words joined by dots: what kind of movement, then what happened to it; one word where that says it all."""
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 OptionalText = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]
 Amount = Annotated[str, Meta(max_length=58, pattern=r"^-?[0-9]{1,38}(\.[0-9]{1,18})?$")]
@@ -130,7 +130,7 @@ def convert_posted(value: Any) -> PostedEvent:
 _FORMS = {
     "org": "is no name; use letters, digits, . _ -, at most 64",
     "source": "is no name; use letters, digits, . _ -, at most 64",
-    "type": 'is no type; write dotted lower case words, e.g. "payment.recorded"',
+    "type": 'is no type; write lower case words joined by dots, e.g. "payment.recorded"',
     "currency": 'is no currency code; write it in capitals, e.g. "EUR"',
 }
 """What a field's form is, for people: the pattern itself says it to nobody."""

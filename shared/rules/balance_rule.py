@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, StrictStr, model_validator
 
+from shared.contracts.discrepancy import Severity
 from shared.money import EXACT, is_currency, parse_amount
 from shared.rules.duration import Duration, parse_duration
 from shared.rules.generation import generation_of
@@ -47,8 +48,8 @@ def _severity(value: Any) -> Any:
 
 
 SignedText = Annotated[str, BeforeValidator(_signed_decimal)]
-BasisPoints = Annotated[DecimalText, BeforeValidator(_basis_points)]
-Severities = Annotated[SeverityMap, BeforeValidator(_severity)]
+BasisPoints = Annotated[DecimalText, BeforeValidator(_basis_points, json_schema_input_type=str | int)]
+Severities = Annotated[SeverityMap, BeforeValidator(_severity, json_schema_input_type=Severity | SeverityMap)]
 
 
 class Override(Strict):

@@ -532,6 +532,9 @@ def _supersede(held: _Held, leg: Leg, victim: Entry | None, record: str, changes
     if victim is None:
         marker = Entry(GONE, leg.source, record, None, leg.occurred_at, 0)
         changes.append(_Change(None, None))
+        if leg.adjusts is not None:  # likely to be about an adjustment, which may come whatever its date
+            account.adjustments = [*account.adjustments, marker]
+            return True
         return held.ledger.append(account, marker, name)
     changes.append(_Change(victim, None))
     if victim.adjusts is not None:

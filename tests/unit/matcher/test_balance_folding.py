@@ -169,3 +169,18 @@ def test_a_first_reading_of_a_time_of_which_nothing_is_held_is_an_error() -> Non
 
     assert [(check.result, check.reason) for check in engine.checks] == [("error", "too late")]
     assert [(one.event, one.reason) for one in engine.dead_letters] == [("s1", "too late")]
+
+
+def test_a_superseded_adjustment_is_ignored_however_late_it_comes() -> None:
+    """Adjustments have no date by which they are too late, so what took their place is not forgotten either."""
+    later = START + 30 * DAY
+    plug = {"type": "adjustment.plug", "refs": {"discrepancy": "any"}}
+    events = [
+        event("a2", START, START, supersedes="a1", **plug),
+        event("a1", later, later, **plug),
+        reading("s1", later + timedelta(hours=1), "10.00"),
+    ]
+    engine, _ = run_offline([RULE | {"opening": "0"}], events, (later + DAY).isoformat())
+
+    assert engine.dead_letters == []
+    assert [check.result for check in engine.checks] == ["passed"]

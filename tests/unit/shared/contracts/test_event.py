@@ -64,7 +64,7 @@ def test_times_are_kept_to_the_microsecond_and_in_utc() -> None:
         ({"occurred_at": "2026-11-20T10:00:00"}, "occurred_at", ["RFC 3339 with a zone"]),
         ({"occurred_at": "2099-01-01T00:00:00Z"}, "occurred_at", ["2099", "10 minutes", "clock"]),
         ({"org": "globex"}, "org", ["'globex'", "'acme'"]),
-        ({"type": "payment"}, "type", ["type"]),
+        ({"type": "Payment"}, "type", ["type"]),
         ({"id": ""}, "id", ["id"]),
         ({"id": "x" * 256}, "id", ["255"]),
         ({"sequence": -1}, "sequence", ["sequence"]),
@@ -139,7 +139,7 @@ def test_times_convert_both_ways() -> None:
     [
         ({"amount": "10,50"}, 'write the amount in the major unit, e.g. "120.50"'),
         ({"currency": "eur"}, 'write it in capitals, e.g. "EUR"'),
-        ({"type": "Payment"}, "write dotted lower case words"),
+        ({"type": "Payment"}, "write lower case words joined by dots"),
         ({"source": "my ledger"}, "use letters, digits"),
     ],
 )

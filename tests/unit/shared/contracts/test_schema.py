@@ -74,7 +74,7 @@ POSTED = {"source": "ledger", "type": "payment.succeeded", "id": "e1", "occurred
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"amount": 12.5}, {"amount": "1e5"}, {"ammount": "1.00"}, {"source": ""}, {"type": "payment"}, {"sequence": -1}],
+    [{"amount": 12.5}, {"amount": "1e5"}, {"ammount": "1.00"}, {"source": ""}, {"type": "Payment"}, {"sequence": -1}],
 )
 def test_posted_event_schema_and_decoder_refuse_the_same(wrong: dict) -> None:
     assert validator("posted-event").is_valid(POSTED | {"amount": "12.50", "currency": "EUR"})
