@@ -39,6 +39,21 @@ def _signed_decimal(text: Any) -> Any:
     return text
 
 
+def _opening(value: Any) -> Any:
+    """Refuse at the edge what is no text, with its place: a choice of forms would be told once per form."""
+    if isinstance(value, dict):
+        for account, given in value.items():
+            for place, amount in given.items() if isinstance(given, dict) else ((None, given),):
+                if not isinstance(amount, str):
+                    where = f"{account}.{place}" if place is not None else account
+                    msg = f'{where}: write amounts as strings, e.g. "50.00", so that they stay exact (got {amount!r})'
+                    raise ValueError(msg)  # noqa: TRY004 - pydantic turns only ValueError into a report
+    elif not isinstance(value, str):
+        msg = f'write `{BY_READING}`, an amount as a string, e.g. "0.00", or amounts by account (got {value!r})'
+        raise ValueError(msg)  # noqa: TRY004 - pydantic turns only ValueError into a report
+    return value
+
+
 def _basis_points(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -50,6 +65,9 @@ def _severity(value: Any) -> Any:
 SignedText = Annotated[str, BeforeValidator(_signed_decimal)]
 BasisPoints = Annotated[DecimalText, BeforeValidator(_basis_points, json_schema_input_type=str | int)]
 Severities = Annotated[SeverityMap, BeforeValidator(_severity, json_schema_input_type=Severity | SeverityMap)]
+
+
+Opening = Annotated[str | dict[StrictStr, str | dict[StrictStr, SignedText]], BeforeValidator(_opening)]
 
 
 class Override(Strict):
@@ -69,7 +87,7 @@ class BalanceRuleModel(RuleModel):
     snapshots: Selector
     key: KeyFields
     measure: Literal["amount", "count"] = "amount"
-    opening: str | dict[StrictStr, str | dict[StrictStr, SignedText]] = BY_READING
+    opening: Opening = BY_READING
     tolerance: DecimalText = "0"
     tolerance_bps: BasisPoints = "0"
     settle: DurationText = "0s"
