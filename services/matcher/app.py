@@ -53,7 +53,8 @@ async def check_topics(kafka: KafkaSettings) -> dict[str, int]:
         WrongPartitions: one is missing, or results would not go where their input came from.
     """
     topics = Topics(kafka.topic_prefix)
-    paired = (topics.legs, topics.matcher_state, topics.discrepancies, topics.matches, topics.checks)
+    results = (topics.discrepancies, topics.matches, topics.checks)
+    paired = (topics.legs, topics.matcher_state, topics.matcher_checkpoints, *results)
     counts = await partitions_of(kafka, *paired, topics.dead_letters)
     missing = [name for name in (*paired, topics.dead_letters) if name not in counts]
     if missing:
@@ -97,7 +98,12 @@ def make_workshop(
         name = f"{settings.matcher_group}-{partition}"
         return ProducerTransactions(kafka, topics, routes, name, partition, settings.compression)
 
-    policy = Policy(settings.snapshot_threshold_bytes, settings.snapshot_chunk_bytes, PROGRESS_INTERVAL_S)
+    policy = Policy(
+        settings.snapshot_threshold_bytes,
+        settings.snapshot_chunk_bytes,
+        PROGRESS_INTERVAL_S,
+        settings.checkpoint_interval_s * 1000,
+    )
     return Workshop(core=Core, transactions=transactions, log=log_, policy=policy, meter=meter)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.matcher.domain.changes import Changes
 from shared.contracts.discrepancy import Progress
@@ -15,6 +15,10 @@ Headers = Sequence[tuple[str, bytes]]
 
 class Core(Protocol):
     """The pure matcher of one partition: a function of the records applied, nothing else."""
+
+    @property
+    def version(self) -> int:
+        """What makes other results of the same log has another version."""
 
     @property
     def log_time(self) -> int:
@@ -62,6 +66,38 @@ class Slice:
     last: bool
 
 
+class Mark(NamedTuple):
+    """When the last checkpoint began, and which core made the state since then. Kept with every state record."""
+
+    period: int = -1
+    """Log time divided by the interval of checkpoints; -1: none yet."""
+    core_version: int = 0
+
+
+NO_MARK = Mark()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointHead:
+    """What a checkpoint says of itself."""
+
+    core_version: int
+    """Of the core that goes on from here."""
+    made_by: int
+    """Of the core that made the state up to here."""
+    log_time: int
+    """Milliseconds, where the checkpoint began."""
+
+
+@dataclass(slots=True)
+class CheckpointPiece:
+    """A slice of a checkpoint; all slices, with the changes written between them, are the state at `next_offset`."""
+
+    slice: Slice
+    head: CheckpointHead | None = None
+    """With the first slice."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Everything that goes into one transaction of one partition."""
@@ -72,6 +108,8 @@ class Batch:
     records: int
     changes: Changes
     snapshot: Slice | None = None
+    checkpoint: CheckpointPiece | None = None
+    mark: Mark = NO_MARK
     progress: Progress | None = None
     contexts: Mapping[bytes, Headers] = field(default_factory=dict)
     """Trace headers of sampled legs by group: passed on to the group's results."""
@@ -90,6 +128,8 @@ class StateRecord:
     snapshot: bool = False
     first: bool = False
     last: bool = False
+    mark: Mark = NO_MARK
+    head: CheckpointHead | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class MatcherSettings(ServiceSettings):
     """Changes since the last snapshot below this are not worth a new one: a restore reads them in about a second."""
     snapshot_chunk_bytes: int = Field(default=512 * 1024, ge=1)
     """Of a snapshot per transaction: about 10 ms of work."""
+    checkpoint_interval_s: int = Field(default=86_400, ge=1)
+    """Of log time, between two checkpoints: what `tieout verify` begins at, so the most that it reads in vain."""
     state_bytes_max: int = Field(default=4 * GIBIBYTE, ge=1)
     """State of this process in memory; at the limit it stops consuming instead of forgetting early."""
     stall_timeout_s: float = Field(default=90.0, gt=0)

@@ -133,7 +133,7 @@ TOPICS: tuple[TopicDeclaration, ...] = (
         name="matcher-checkpoints",
         count=Count.STATE,
         key="none",
-        carries="daily state, digest and core version per partition, for verify",
+        carries="daily state of each partition and the core version that made it, for verify",
         kept="14 days, as legs",
         config=_kept_for(LEGS_RETENTION_MS) | _LARGE_RECORDS,
     ),

@@ -9,10 +9,11 @@ from shared.money.amount import (
     from_minor_units,
     parse_amount,
 )
-from shared.money.currency import decimals_of, is_currency, minor_unit_exponent
+from shared.money.currency import NO_CURRENCY, decimals_of, is_currency, minor_unit_exponent
 
 __all__ = [
     "EXACT",
+    "NO_CURRENCY",
     "AmountError",
     "decimals_of",
     "exact_sum",

@@ -8,6 +8,8 @@ TOKEN_DECIMALS = {"USDC": 6, "USDT": 6, "EURC": 6, "PYUSD": 6, "DAI": 18, "BTC":
 """Assets outside ISO 4217 that custodians and exchanges book, with the decimals of their own ledgers."""
 
 DECIMALS_DEFAULT = 2
+NO_CURRENCY = "XXX"
+"""ISO 4217 for money of which no currency is known."""
 
 _STRIPE_ZERO = ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
 PROVIDER_EXPONENTS: dict[str, dict[str, int]] = {

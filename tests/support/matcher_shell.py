@@ -37,6 +37,8 @@ class CountingCore:
     So the items of a log show both what was lost or doubled (ids) and whether the state went on (revisions).
     """
 
+    version = 1
+
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.log_time = -1

@@ -24,6 +24,7 @@ COMMANDS = (
     "rules",
     "discrepancies",
     "runs",
+    "verify",
     "ingest",
     "matcher",
     "alerts",

@@ -19,14 +19,12 @@ from services.alerts.domain.history import DiscrepancyHistory, ItemState, SideSt
 from services.alerts.domain.period import Period
 from shared.contracts.discrepancy import SEVERITIES, Key
 from shared.contracts.item import ItemStatus, Total
-from shared.money import EXACT, exact_sum, format_amount, format_number
+from shared.money import EXACT, NO_CURRENCY, exact_sum, format_amount, format_number
 
 _Place = TypeVar("_Place", str, tuple[str, str])
 
 Verdict = Literal["complete", "provisional", "incomplete"]
 
-NO_CURRENCY = "XXX"
-"""ISO 4217 for "no currency involved": a discrepancy none of whose records names one."""
 AGEING_CLASSES: tuple[tuple[str, int | None], ...] = (("0-1", 1), ("2-7", 7), ("8-30", 30), ("30+", None))
 """Names of the classes, and the greatest age in whole days of 24 h that still belongs to each."""
 NOT_CUT_YET = datetime.max.replace(tzinfo=UTC)

@@ -8,18 +8,26 @@ partition's next transaction counts for the hanging records as well, whatever be
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.protocol.offset import OffsetRequest
 
 from services.matcher.adapters.reader import opened
 from services.matcher.adapters.results import PROGRESS_HEADERS
 from services.matcher.adapters.state_format import next_offset_of
-from shared.kafka.client import Isolation
 from shared.kafka.settings import KafkaSettings
 
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
 POLL_MS = 200
+RETRY_S = 0.1
+# Of the request for offsets:
+CLIENT, LATEST, NO_LEADER = -1, -1, -1
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 TAIL_OFFSETS = (100, 10_000)
 """Looked through for the last record, from the end: the nearest first, markers take offsets too."""
 
@@ -44,9 +52,15 @@ _decode_result = msgspec.json.Decoder(_Result).decode
 
 
 async def find_hanging(
-    kafka: KafkaSettings, state: TopicPartition, results: Sequence[TopicPartition], others: Sequence[TopicPartition]
+    kafka: KafkaSettings,
+    producer: "AIOKafkaProducer",
+    state: TopicPartition,
+    results: Sequence[TopicPartition],
+    others: Sequence[TopicPartition],
 ) -> Hanging | None:
     """Look at one partition of the matcher while nobody writes to it; None when everything has its end.
+
+    Asks over the connections of `producer`: a look takes two requests, and every start takes a look.
 
     Every transaction writes the next input offset to `state`, and each of `results` tells the input offset it was made
     by. So a transaction was committed when a hanging result lies below the offset that readers see in `state`, or a
@@ -54,9 +68,7 @@ async def find_hanging(
     since it may be incomplete, and is done again. `others` hold no offsets; what hangs only there counts as committed.
     """
     places = [state, *results, *others]
-    stable, ends = await asyncio.gather(
-        _ends(kafka, "read_committed", places), _ends(kafka, "read_uncommitted", places)
-    )
+    stable, ends = await _ends(producer, READ_COMMITTED, places), await _ends(producer, READ_UNCOMMITTED, places)
     hanging = [place for place in places if stable[place] < ends[place]]
     if not hanging:
         return None
@@ -76,11 +88,41 @@ async def find_hanging(
 
 
 async def _ends(
-    kafka: KafkaSettings, isolation: Isolation, places: Sequence[TopicPartition]
+    producer: "AIOKafkaProducer", isolation: int, places: Sequence[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    async with opened(kafka, isolation=isolation) as reader:
-        ends: dict[TopicPartition, int] = await reader.end_offsets(places)
-        return ends
+    """The end of each of `places`, or how far readers of committed records see.
+
+    Waits for leaders that are away; the caller sets the limit.
+    """
+    while True:
+        try:
+            return await _ask_ends(producer, isolation, places)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await producer.client.force_metadata_update()
+            await asyncio.sleep(RETRY_S)
+
+
+async def _ask_ends(
+    producer: "AIOKafkaProducer", isolation: int, places: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    by_leader: dict[int, list[tuple[str, list[tuple[int, int]]]]] = {}
+    for topic, number in places:
+        await producer.partitions_for(topic)
+        leader = producer.client.cluster.leader_for_partition(TopicPartition(topic, number))
+        if leader is None or leader == NO_LEADER:
+            raise LeaderNotAvailableError(f"{topic}, partition {number}")
+        by_leader.setdefault(leader, []).append((topic, [(number, LATEST)]))
+    ends = {}
+    for leader, topics in by_leader.items():
+        response = await producer.client.send(leader, OffsetRequest(CLIENT, isolation, topics))
+        for topic, partitions in response.topics:
+            for number, error, _, offset in partitions:
+                if error:
+                    raise for_code(error)(f"{topic}, partition {number}")
+                ends[TopicPartition(topic, number)] = offset
+    return ends
 
 
 def _next_offset(record: Any | None) -> int:

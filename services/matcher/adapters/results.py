@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
+from typing import Any, Literal
 
 import msgspec
 from aiokafka import TopicPartition
 
 from services.matcher.ports import Batch, Headers
-from shared.contracts.discrepancy import Discrepancy
+from shared.contracts.discrepancy import Discrepancy, LogPosition
 from shared.contracts.leg import group_key
 from shared.kafka.topics import Topics
 
@@ -70,6 +71,43 @@ def check_results(batch: Batch) -> Iterator[Result]:
     """Every verdict on a reading, keyed by what was read."""
     for key, check in batch.changes.checks:
         yield key, encode_json(check), _NO_HEADERS
+
+
+def values_of(batch: Batch) -> Iterator[tuple[Literal["discrepancies", "matches", "checks"], bytes]]:
+    """Every result that tells the offset it was made by, without keys, headers and progress: what `verify` compares."""
+    for _, value, _ in discrepancy_results(batch):
+        yield "discrepancies", value
+    for _, value, _ in item_results(batch):
+        yield "matches", value
+    for _, value, _ in check_results(batch):
+        yield "checks", value
+
+
+class _Identity(msgspec.Struct):
+    """What every result has."""
+
+    log: LogPosition
+    id: str | None = None
+    revision: int | None = None
+    rule: str = ""
+    key: Any = None
+    code: str | None = None
+    as_of: str | None = None
+
+
+_identity = msgspec.json.Decoder(_Identity).decode
+
+
+def identify(value: bytes) -> tuple[str, int]:
+    """Return the name of a published result and the offset of the leg that made it; -1 for what is no result."""
+    try:
+        read = _identity(value)
+    except msgspec.MsgspecError:
+        return f"no result: {value[:40]!r}", -1
+    if read.id is not None:
+        return f"{read.id}/{read.revision}", read.log.offset
+    key = read.key if isinstance(read.key, str) else "/".join(read.key or ())
+    return f"{read.rule} {key} {read.code or ''} as of {read.as_of} at {read.log.offset}", read.log.offset
 
 
 def dead_letter_results(batch: Batch) -> Iterator[Result]:

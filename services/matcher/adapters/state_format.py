@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from services.matcher.ports import Entry, StateRecord
+from services.matcher.ports import NO_MARK, CheckpointHead, Entry, Mark, StateRecord
 from shared.errors import TieoutError
 
 VERSION = 1
@@ -32,6 +32,8 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     next_offset: int
     flags: int
     entries: list[tuple[bytes, bytes]]
+    mark: tuple[int, int] = (-1, 0)
+    head: tuple[int, int, int] | None = None
 
 
 _PREFIX = bytes([VERSION])
@@ -39,17 +41,27 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
 
 
-def encode_changes(next_offset: int, entries: Sequence[Entry]) -> list[bytes]:
+def encode_changes(next_offset: int, entries: Sequence[Entry], mark: Mark = NO_MARK) -> list[bytes]:
     """Return the records for the changes of one transaction; at least one, for the offset."""
     pieces = list(_pieces(entries))
-    return [_PREFIX + _encode(_Record(next_offset, flags, piece)) for piece, flags in pieces]
+    return [_PREFIX + _encode(_Record(next_offset, flags, piece, tuple(mark))) for piece, flags in pieces]  # type: ignore[arg-type]
 
 
-def encode_slice(next_offset: int, entries: Sequence[Entry], *, first: bool, last: bool) -> list[bytes]:
-    """Return the records for a slice of a snapshot."""
-    records = [_Record(next_offset, flags | SNAPSHOT, piece) for piece, flags in _pieces(entries)]
+def encode_slice(
+    next_offset: int,
+    entries: Sequence[Entry],
+    *,
+    first: bool,
+    last: bool,
+    mark: Mark = NO_MARK,
+    head: CheckpointHead | None = None,
+) -> list[bytes]:
+    """Return the records for a slice of a snapshot or, with a `head` before its first one, of a checkpoint."""
+    records = [_Record(next_offset, flags | SNAPSHOT, piece, tuple(mark)) for piece, flags in _pieces(entries)]  # type: ignore[arg-type]
     if first:
         records[0].flags |= FIRST
+        if head is not None:
+            records[0].head = (head.core_version, head.made_by, head.log_time)
     if last:
         records[-1].flags |= LAST
     return [_PREFIX + _encode(record) for record in records]
@@ -124,4 +136,6 @@ class StateReader:
             snapshot=bool(record.flags & SNAPSHOT),
             first=bool(record.flags & FIRST),
             last=bool(record.flags & LAST),
+            mark=Mark(*record.mark),
+            head=CheckpointHead(*record.head) if record.head else None,
         )

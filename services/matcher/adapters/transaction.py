@@ -76,7 +76,8 @@ class ProducerTransactions:
         """Before anything is read or written: the first transaction would end it too, and perhaps wrongly."""
         state = TopicPartition(self._topics.matcher_state, self._partition)
         dead_letters = self._routes.dead_letters(self._partition)
-        found = await find_hanging(self._kafka, state, self._routes.results(self._partition), [dead_letters])
+        results = self._routes.results(self._partition)
+        found = await find_hanging(self._kafka, self._producer, state, results, [dead_letters])
         if found is None:
             return
         if found.places != [dead_letters]:  # else it may only be another partition's transaction under way
@@ -123,6 +124,7 @@ class ProducerTransactions:
         futures: list[asyncio.Future[Any]] = []
         try:
             slices = await self._send_state(batch, futures)
+            await self._send_checkpoint(batch, futures)
             for topic, number, results in self._routes.of(batch):
                 await self._send_results(topic, number, results, futures)
         except BaseException:
@@ -136,14 +138,28 @@ class ProducerTransactions:
     async def _send_state(self, batch: Batch, futures: list[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
         """Send the changes, then the slice: its values are newer. Returns the slice's futures."""
         topic = self._topics.matcher_state
-        await self._send_values(topic, batch.partition, encode_changes(batch.next_offset, batch.changes.state), futures)
+        await self._send_values(
+            topic, batch.partition, encode_changes(batch.next_offset, batch.changes.state, batch.mark), futures
+        )
         if batch.snapshot is None:
             return []
         snapshot = batch.snapshot
-        values = encode_slice(batch.next_offset, snapshot.entries, first=snapshot.first, last=snapshot.last)
+        values = encode_slice(
+            batch.next_offset, snapshot.entries, first=snapshot.first, last=snapshot.last, mark=batch.mark
+        )
         begin = len(futures)
         await self._send_values(topic, batch.partition, values, futures)
         return futures[begin:]
+
+    async def _send_checkpoint(self, batch: Batch, futures: list[asyncio.Future[Any]]) -> None:
+        """Send a slice and, between the first one and the last, the changes: together they are the state at its end."""
+        piece = batch.checkpoint
+        if piece is None:
+            return
+        part = piece.slice
+        values = [] if part.first else encode_changes(batch.next_offset, batch.changes.state)
+        values += encode_slice(batch.next_offset, part.entries, first=part.first, last=part.last, head=piece.head)
+        await self._send_values(self._topics.matcher_checkpoints, batch.partition, values, futures)
 
     async def _send_values(
         self, topic: str, number: int, values: list[bytes], futures: list[asyncio.Future[Any]]

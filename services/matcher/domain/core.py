@@ -5,6 +5,7 @@ cut into batches and however often it is restored on the way.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -29,6 +30,10 @@ from shared.ids import canonical
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.compiled import CompiledRule, compile_record, shape_of
 from shared.rules.match_rule import MatchRule
+
+CORE_VERSION = 1
+"""Raised with every change that makes other results, or another state, of the same log: `verify` compares only what
+one version made."""
 
 CLOCK_ENTRY = b"clock"
 RULE_ENTRY = b"rule "
@@ -68,6 +73,8 @@ class _RuleState(msgspec.Struct, array_like=True):
 
 class Core:
     """State of one partition of `legs`."""
+
+    version: Final = CORE_VERSION
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -212,7 +219,9 @@ class Core:
         elif state.shape != shape:
             self._close_rule(name, old, "rule_changed", offset)
         else:
+            self._state.says_anew = rule.shadow != old.shadow
             self._judge_rule_again(name, rule, offset)
+            self._state.says_anew = False
 
     def _enforce(self, rule: CompiledRule | None, state: _RuleState) -> None:
         self._rules |= dict.fromkeys(state.generations, rule) | dict.fromkeys(state.retired)

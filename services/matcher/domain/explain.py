@@ -22,6 +22,8 @@ RESOLVED: dict[Resolution, str] = {
     "rule_withdrawn": "the rule was withdrawn",
     "already_settled": "the same records had already been settled",
 }
+READ_SINCE = "what was read or corrected since is as the rule wants it"
+"""What `corrected` means for a reading."""
 
 
 def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
@@ -55,9 +57,10 @@ def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
             return _missing(rule, finding, name)
 
 
-def resolved(said: str, resolution: Resolution) -> str:
-    """Say that what was said is no longer true, and why."""
-    return f"{said.removesuffix('.')} - resolved: {RESOLVED[resolution]}."
+def resolved(said: str, resolution: Resolution, *, of_reading: bool = False) -> str:
+    """Say that what was said is no longer true, and why; `of_reading`: it spoke of a reading and not of records."""
+    is_read = of_reading and resolution == "corrected"
+    return f"{said.removesuffix('.')} - resolved: {READ_SINCE if is_read else RESOLVED[resolution]}."
 
 
 def expired(said: str, expire_ms: int) -> str:

@@ -16,3 +16,5 @@ class Moment(NamedTuple):
     at: int
     """Milliseconds: receipt of the leg, or the instant the timer fired; what results are dated with."""
     log: LogPosition
+    anew: bool = False
+    """Say again what is raised, though nothing about it is new: its rule became a shadow or is none any more."""

@@ -22,7 +22,7 @@ from shared.contracts.event import from_microseconds, from_milliseconds
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total
 from shared.contracts.leg import GroupName
 from shared.ids import item_id
-from shared.money import EXACT, format_amount
+from shared.money import EXACT, NO_CURRENCY, format_amount
 from shared.rules.match_rule import MatchRule
 
 
@@ -236,10 +236,13 @@ def _item_side(group: Group, rule: MatchRule, side: int) -> ItemSide | None:
     if not records and not entries:
         return None
     is_live = rule.sides[side].is_live
+    # A record without a currency, which only rules that compare none take, is in the group's one currency.
+    known = {record.currency for record in group.records if record.currency}
+    unnamed = next(iter(known)) if len(known) == 1 else NO_CURRENCY
     by_currency: dict[str, list[Record]] = {}
     for record in records:
-        if record.amount is not None and record.currency and is_live(record.status):
-            by_currency.setdefault(record.currency, []).append(record)
+        if record.amount is not None and is_live(record.status):
+            by_currency.setdefault(record.currency or unnamed, []).append(record)
     adjusted: dict[str, list[Record]] = {}
     for entry in entries:
         adjusted.setdefault(entry.currency or "", []).append(entry)

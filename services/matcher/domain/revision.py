@@ -67,7 +67,7 @@ def bring_in_line(
         if raised is None:
             raised = _first(finding, subject, moment)
             kept.append(raised)
-        elif raised.open and not _says_new(raised, finding, subject.rule):
+        elif raised.open and not moment.anew and not _says_new(raised, finding, subject.rule):
             continue
         revisions.append(_say(raised, finding, subject, moment))
     gone = [raised for raised in said if raised.open and raised.name not in true_now]

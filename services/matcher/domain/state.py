@@ -68,6 +68,8 @@ class State:
         self.timers = Timers()
         self.dirty: dict[bytes, Packed | None] = {}
         """What changed since the last take: a cell, packed or not; b"": forgotten; None: an entry that is no cell."""
+        self.says_anew = False
+        """While a rule becomes a shadow, or is none any more: see `Moment.anew`."""
         self.changes = Changes()
         self._by_type = {codec.cell: codec for codec in codecs}
         self._by_number = {codec.number: codec for codec in codecs}
@@ -75,7 +77,7 @@ class State:
 
     def moment(self, at: int, offset: int) -> Moment:
         """Return now, in the log: a result is dated `at` (milliseconds) and was made by the record at `offset`."""
-        return Moment(self.log_time, at, self.position(offset))
+        return Moment(self.log_time, at, self.position(offset), self.says_anew)
 
     def position(self, offset: int) -> LogPosition:
         """Return the place in the log, as results carry it."""

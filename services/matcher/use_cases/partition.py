@@ -8,7 +8,17 @@ from itertools import chain
 import msgspec
 
 from services.matcher.domain.changes import Changes
-from services.matcher.ports import Batch, Core, Entry, Headers, InputRecord, Slice
+from services.matcher.ports import (
+    Batch,
+    CheckpointHead,
+    CheckpointPiece,
+    Core,
+    Entry,
+    Headers,
+    InputRecord,
+    Mark,
+    Slice,
+)
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import LogPosition, Progress
 from shared.contracts.event import EPOCH, from_milliseconds
@@ -40,6 +50,8 @@ class Policy:
     snapshot_threshold_bytes: int
     snapshot_chunk_bytes: int
     progress_interval_s: float
+    checkpoint_interval_ms: int = 86_400_000
+    """Of log time. One is begun where it passes a multiple of this, and where another core takes over."""
 
 
 class Partition:
@@ -56,12 +68,16 @@ class Partition:
         """Written to the state log since the last whole snapshot."""
         self.snapshot_bytes = 0
         """Of the last whole snapshot."""
+        self.mark = Mark()
+        """Of the last checkpoint that is whole."""
         self._policy = policy
         self._kinds: Counter[type] = Counter()
         self._dead_letters: list[DeadLetter] = []
         self._contexts: dict[bytes, Headers] = {}
         self._slices: Iterator[Entry] | None = None
         self._slice_bytes = 0
+        self._checkpoint: Iterator[Entry] | None = None
+        self._checkpoint_mark = Mark()
         self._told_time = -1
         self._told_at_s = float("-inf")
 
@@ -72,7 +88,7 @@ class Partition:
 
     @property
     def slicing(self) -> bool:
-        return self._slices is not None
+        return self._slices is not None or self._checkpoint is not None
 
     @property
     def progress_waits(self) -> bool:
@@ -151,7 +167,7 @@ class Partition:
     def collect(self, now_s: float) -> Batch | None:
         """Take everything that waits into one batch; None when nothing does. `now_s` is monotonic."""
         progress = self._progress(now_s)
-        if self.position == self.collected and progress is None and self._slices is None:
+        if self.position == self.collected and progress is None and not self.slicing:
             return None
         changes = self._changes()
         batch = Batch(
@@ -165,6 +181,8 @@ class Partition:
         )
         self.change_bytes += size_of(changes.state)
         batch.snapshot = self._next_slice()
+        batch.checkpoint = self._next_checkpoint()
+        batch.mark = self.mark
         self.collected = self.position
         self.pending_records = 0
         self._contexts, self._kinds = {}, Counter()
@@ -191,17 +209,48 @@ class Partition:
                 return None
             self._slices = iter(self.core.snapshot())
             self._slice_bytes = self.change_bytes = 0
-        entries: list[Entry] = []
-        taken_bytes = 0
-        for entry in self._slices:
-            entries.append(entry)
-            taken_bytes += len(entry[0]) + len(entry[1]) + ENTRY_OVERHEAD_BYTES
-            if taken_bytes >= self._policy.snapshot_chunk_bytes:
-                self._slice_bytes += taken_bytes
-                return Slice(entries, first=first, last=False)
-        self._slices = None
-        self.snapshot_bytes = self._slice_bytes + taken_bytes
-        return Slice(entries, first=first, last=True)
+        entries, taken_bytes, last = _take(self._slices, self._policy.snapshot_chunk_bytes)
+        self._slice_bytes += taken_bytes
+        if last:
+            self._slices = None
+            self.snapshot_bytes = self._slice_bytes
+        return Slice(entries, first=first, last=last)
+
+    def _next_checkpoint(self) -> CheckpointPiece | None:
+        head = None
+        if self._checkpoint is None:
+            if not self._checkpoint_due():
+                return None
+            self._checkpoint = iter(self.core.snapshot())
+            version, log_time = self.core.version, self.core.log_time
+            head = CheckpointHead(version, self.mark.core_version or version, log_time)
+            self._checkpoint_mark = Mark(log_time // self._policy.checkpoint_interval_ms, version)
+        entries, _, last = _take(self._checkpoint, self._policy.snapshot_chunk_bytes)
+        if last:
+            self._checkpoint, self.mark = None, self._checkpoint_mark
+        return CheckpointPiece(Slice(entries, first=head is not None, last=last), head)
+
+    def _checkpoint_due(self) -> bool:
+        """Tell whether a new period of log time began, or another core goes on; the first period needs none."""
+        if self.core.log_time < 0:
+            return False
+        period = self.core.log_time // self._policy.checkpoint_interval_ms
+        if self.mark.period < 0:
+            self.mark = Mark(period, self.core.version)
+            return False
+        return period > self.mark.period or self.mark.core_version != self.core.version
+
+
+def _take(entries: Iterator[Entry], bytes_max: int) -> tuple[list[Entry], int, bool]:
+    """Return the next entries, their bytes, and whether they are the last."""
+    taken: list[Entry] = []
+    taken_bytes = 0
+    for entry in entries:
+        taken.append(entry)
+        taken_bytes += len(entry[0]) + len(entry[1]) + ENTRY_OVERHEAD_BYTES
+        if taken_bytes >= bytes_max:
+            return taken, taken_bytes, False
+    return taken, taken_bytes, True
 
 
 def size_of(entries: Sequence[Entry]) -> int:

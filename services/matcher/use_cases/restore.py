@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
-from services.matcher.ports import Core, StateLog
+from services.matcher.ports import Core, Mark, StateLog
 from services.matcher.use_cases.partition import Partition, Policy
 
 SLICE_ENTRIES = 5_000
@@ -20,6 +20,7 @@ async def restore(
     snapshot that was cut short by a crash, or whose predecessors are not deleted yet, needs no special case.
     """
     next_offset: int | None = None
+    mark = Mark()
     change_bytes = snapshot_bytes = slice_bytes = 0
     # Changes since the first slice of the snapshot that is being read; they count once it turns out whole.
     since_first_bytes = 0
@@ -33,7 +34,7 @@ async def restore(
             for start in range(0, len(record.entries), SLICE_ENTRIES):
                 core.restore(record.entries[start : start + SLICE_ENTRIES])
                 await asyncio.sleep(0)
-            next_offset = record.next_offset
+            next_offset, mark = record.next_offset, record.mark
             progressed()
             if not record.snapshot:
                 change_bytes += record.size_bytes
@@ -50,4 +51,5 @@ async def restore(
         next_offset = await log.first_input_offset(number)
     partition = Partition(number, core, policy, next_offset)
     partition.change_bytes, partition.snapshot_bytes = change_bytes, snapshot_bytes
+    partition.mark = mark
     return partition
