@@ -20,7 +20,7 @@ from services.matcher.app import WrongPartitions, check_topics
 from services.matcher.handlers.worker import InputLost
 from shared.kafka.client import admin
 from shared.kafka.settings import KafkaSettings
-from shared.kafka.topics import Topics
+from shared.kafka.topics import Topics, partitions_of
 from tests.conftest import PARTITIONS
 from tests.support.matcher_shell import (
     START_MS,
@@ -274,7 +274,9 @@ async def test_partition_counts_that_do_not_go_together_are_one_clear_error(kafk
     await client.start()
     try:
         await client.create_topics([NewTopic(name, 2 if name == names.checks else 3, 1) for name in names.all])
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            while len(await partitions_of(other, *names.all)) < len(names.all):  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.1)
     finally:
         await client.close()
     with pytest.raises(WrongPartitions, match=r"legs 3, .*checks 2") as error:

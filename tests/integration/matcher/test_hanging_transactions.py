@@ -201,11 +201,11 @@ async def test_a_quiet_partition_shows_its_last_results(kafka: KafkaSettings, mo
 
     async with running(kafka, around=around) as one:
         await one.until(lambda running: running.worker.status().ready)
-        await leave_without_end(made[0], {topics.matches})
+        await leave_without_end(made[-1], {topics.matches})
         await write_legs(kafka, 0, 100)
         await one.until_committed(100)
         assert await hangs(kafka, topics.matches)
-        await leave_without_end(made[0], set())
+        await leave_without_end(made[-1], set())
         await until_seen(kafka, topics.matches)
         await one.end()
     assert_exactly_once(await items(kafka), 100)
