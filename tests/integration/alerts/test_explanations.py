@@ -2,13 +2,16 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import text
 
 from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.explanation_store import PostgresExplanations
 from services.alerts.adapters.rows import discrepancy_of
 from services.alerts.adapters.sink_store import PostgresSink
@@ -17,16 +20,20 @@ from services.alerts.domain.cluster import clusters
 from services.alerts.domain.near_miss import near_misses
 from services.alerts.domain.triage import Resolve, act
 from services.alerts.handlers.explainer import explain
+from services.alerts.handlers.http import create_app, v1
 from services.alerts.ports.sink import Batch, Found, Place
 from services.alerts.ports.triage import Filter, Stored
 from services.alerts.use_cases import explanations
 from services.alerts.use_cases.explanations import explain_changes
+from services.alerts.use_cases.keys import Keys
 from services.alerts.use_cases.sink import store
+from services.alerts.use_cases.triage import Triage
 from shared.contracts.discrepancy import Discrepancy
 from shared.telemetry.health import Health
 from tests.support.loose_ends import duplicate, ended, missing
 from tests.support.near_miss_example import ACROSS, replayed
 from tests.support.results import START, found, uid
+from tieout.cli import discrepancies as commands
 
 pytestmark = pytest.mark.postgres
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -297,3 +304,62 @@ async def test_the_twenty_of_the_example_through_the_sink(desk: Desk):
     assert {id_: one.cluster for id_, one in shown.items() if one.cluster} == clusters(found_offline)
     by_key = {one.found.key: one for one in shown.values()}
     assert {key for key in ACROSS if by_key[key].near_miss} == set(ACROSS)
+
+
+# ---- what people are answered
+
+
+@pytest.fixture
+async def ask(desk: Desk) -> AsyncIterator[Callable[..., Awaitable[httpx.Response]]]:
+    """Asks the API as a viewer of acme."""
+    directory = PostgresDirectory(desk.database)
+    key = (await Keys(directory, lambda: NOW).create("acme", "viewer", "viewer key")).key
+    app = create_app(
+        [v1.discrepancies_router(Triage(desk.triage, NoRules(), lambda: NOW))], directory, Health(["database"])
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tieout") as client:
+
+        async def get(path: str, **wish: str) -> httpx.Response:
+            return await client.get(path, params=wish, headers={"Authorization": f"Bearer {key}"})
+
+        yield get
+
+
+class NoRules:
+    async def shape(self, org: str, pack: str, rule: str) -> None:
+        return None
+
+
+async def test_the_api_answers_both_and_filters_by_cluster(desk: Desk, ask: Callable[..., Awaitable[httpx.Response]]):
+    """In lists and in one alone; null where there is none; another cluster has nothing, no cluster is refused."""
+    silent = [missing(f"m{n}", f"order {n * 7919}", f"{100 + n}.13", after_s=60 * n) for n in range(3)]
+    await desk.take(A, B, *silent, found("x"))
+    rows = {row["id"]: row for row in (await ask("/v1/discrepancies")).json()["data"]}
+    assert (rows[uid("x")]["near_miss"], rows[uid("x")]["cluster"]) == (None, None)
+    near_miss, cluster = rows[uid("a")]["near_miss"], rows[uid("m0")]["cluster"]
+    assert (near_miss["kind"], near_miss["discrepancy"], near_miss["record"], near_miss["score"]) == (
+        "same_amount",
+        uid("b"),
+        "p_b",
+        930,
+    )
+    assert (near_miss["key"], near_miss["amount"], near_miss["currency"]) == ("INV-71", "120.50", "EUR")
+    assert cluster["size"] == 4
+    shown = (await ask(f"/v1/discrepancies/{uid('a')}")).json()
+    assert (shown["near_miss"], shown["cluster"]) == (near_miss, cluster)
+    chosen = (await ask("/v1/discrepancies", cluster=cluster["id"])).json()["data"]
+    assert {row["id"] for row in chosen} == {uid("a"), uid("m0"), uid("m1"), uid("m2")}
+    assert (await ask("/v1/discrepancies", cluster=uid("none"))).json()["data"] == []
+    assert (await ask("/v1/discrepancies", cluster="none")).status_code == 422
+
+
+async def test_the_command_prints_both(desk: Desk, ask: Callable[..., Awaitable[httpx.Response]]):
+    """`show` below the explanation, `list` below the rows and each cluster once."""
+    silent = [missing(f"m{n}", f"order {n * 7919}", f"{100 + n}.13", after_s=60 * n) for n in range(3)]
+    await desk.take(A, B, *silent)
+    shown = list(commands._shown((await ask(f"/v1/discrepancies/{uid('a')}")).json()))
+    assert shown[2].startswith("  Near miss: stripe record p_b of 120.50 EUR has the same amount under the reference")
+    assert shown[3].startswith("  4 records of ledger since 2026-11-20 11:00 UTC have no provider record")
+    (line,) = commands._clusters((await ask("/v1/discrepancies")).json()["data"])
+    assert line.startswith("cluster ")
+    assert "4 records of ledger" in line
