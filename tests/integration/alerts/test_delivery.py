@@ -280,9 +280,10 @@ async def test_an_attempt_whose_claim_lapsed_changes_nothing(desk: Desk) -> None
     """A process that slept through its claim may not overwrite what another one stored."""
     endpoint = await desk.endpoint("/a")
     [id_] = await desk.store(endpoint, found())
-    store = PostgresOutbox(desk.database, cap=10, lease=timedelta(milliseconds=50))
-    [stale] = await store.claim(endpoint, 8)
+    asleep = PostgresOutbox(desk.database, cap=10, lease=timedelta(milliseconds=50))
+    [stale] = await asleep.claim(endpoint, 8)
     await asyncio.sleep(0.1)
+    store = PostgresOutbox(desk.database, cap=10, lease=timedelta(minutes=1))
     [fresh] = await store.claim(endpoint, 8)
     async with WebhookSender(allow_private=True) as sender:
         dispatch = Dispatch(
