@@ -211,7 +211,8 @@ class Ledger:
     def advance(self, account: Account, currency: str | None, upto: int) -> None:
         """Count what is dated up to a new reading; every movement is added once."""
         dated = self.dated(account, currency)
-        for entry in self.entries(dated.places(max(dated.upto, dated.start), upto)):
+        places = sorted(dated.places(max(dated.upto, dated.start), upto))  # so that each page is read once
+        for entry in self.entries(places):
             amount = _amount(entry)
             dated.later = EXACT.subtract(dated.later, amount)
             dated.counted = EXACT.add(dated.counted, amount)
