@@ -76,8 +76,10 @@ class ProducerTransactions:
         """Before anything is read or written: the first transaction would end it too, and perhaps wrongly."""
         state = TopicPartition(self._topics.matcher_state, self._partition)
         dead_letters = self._routes.dead_letters(self._partition)
+        # Neither tells the input offset of a result: they follow the others.
+        others = [dead_letters, TopicPartition(self._topics.matcher_checkpoints, self._partition)]
         results = self._routes.results(self._partition)
-        found = await find_hanging(self._kafka, self._producer, state, results, [dead_letters])
+        found = await find_hanging(self._kafka, self._producer, state, results, others)
         if found is None:
             return
         if found.places != [dead_letters]:  # else it may only be another partition's transaction under way
