@@ -46,6 +46,9 @@ RuleOption = Annotated[str | None, typer.Option(help="Such as billing.payments."
 KeyOption = Annotated[str | None, typer.Option(help="The match key; several fields as a JSON list.")]
 SinceOption = Annotated[str | None, typer.Option(help="Raised first at or after this RFC 3339 time.")]
 ClusterOption = Annotated[str | None, typer.Option(help="Id of a cluster: only what belongs to it.")]
+ShadowOption = Annotated[
+    Literal["false", "true", "any"], typer.Option(help="Of rules that only watch: leave out, only those, or any.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -71,6 +74,7 @@ def list_(
     key: KeyOption = None,
     since: SinceOption = None,
     cluster: ClusterOption = None,
+    shadow: ShadowOption = "false",
     limit: Annotated[int, typer.Option(help="Rows shown at most.", min=1)] = 50,
     as_json: JsonOption = False,
     fail_on: Annotated[
@@ -82,7 +86,15 @@ def list_(
     from tieout.api import from_environment
 
     wish = _query(
-        status=status, state=state, severity=severity, type=type_, rule=rule, key=key, since=since, cluster=cluster
+        status=status,
+        state=state,
+        severity=severity,
+        type=type_,
+        rule=rule,
+        key=key,
+        since=since,
+        cluster=cluster,
+        shadow=shadow,
     )
     found = list(_all(from_environment(), wish, limit))
     if as_json:
@@ -218,6 +230,7 @@ def _money(row: dict[str, Any]) -> str:
 def _line(row: dict[str, Any]) -> str:
     return "  ".join(
         [row["id"], row["status"], row["severity"], row["type"], row["rule"], _key(row), _money(row), row["raised_at"]]
+        + (["shadow"] if row.get("shadow") else [])
     )
 
 

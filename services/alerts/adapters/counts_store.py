@@ -17,7 +17,7 @@ class PostgresCounts:
 
     async def counts(self, org: str) -> Sequence[Count]:
         c = discrepancies.c
-        kinds = (c.pack, c.rule, c.type, c.severity, c.state, c.status)
+        kinds = (c.pack, c.rule, c.type, c.severity, c.state, c.status, c.shadow)
         query = select(*kinds, func.count().label("count")).where(c.org == org).group_by(*kinds).order_by(*kinds)
         async with self._database.transaction(org) as connection:
             return [Count(**row) for row in (await connection.execute(query)).mappings()]

@@ -36,7 +36,7 @@ SELECT discrepancy_id::text FROM taken GROUP BY 1 ORDER BY min(id)"""
 
 _CHANGED = """
 SELECT id::text, revision, state, status, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate,
-       expected, actual, difference, currency, raised_at, resolved_at, resolution, expired, explanation, log_partition,
+       expected, actual, difference, currency, raised_at, resolved_at, resolution, expired, explanation, shadow, log_partition,
        log_offset, log_time
 FROM discrepancies WHERE id = ANY($1::uuid[])"""
 
@@ -150,7 +150,11 @@ class PostgresExplanationTransaction:
 
     async def changed(self, ids: Collection[str]) -> list[Changed]:
         return [
-            Changed(found=discrepancy_of(row), open=row["state"] == "raised" and row["status"] != "resolved")
+            Changed(
+                found=discrepancy_of(row),
+                # What only a shadow has raised is nobody's near miss.
+                open=row["state"] == "raised" and row["status"] != "resolved" and not row["shadow"],
+            )
             for row in await self._driver.fetch(_CHANGED, list(ids))
         ]
 

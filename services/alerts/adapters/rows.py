@@ -42,6 +42,7 @@ def standing_of(row: Row) -> Standing:
         reason=row["reason"],
         accepted=_read_facts(accepted) if accepted else None,
         reopened=row["reopened"],
+        shadow=row["shadow"],
     )
 
 
@@ -71,6 +72,7 @@ def discrepancy_of(row: Row) -> Discrepancy:
         expired=row["expired"],
         explanation=row["explanation"],
         log=log_of(row),
+        shadow=row["shadow"],
     )
 
 
@@ -90,4 +92,5 @@ def item_of(row: Row) -> Item:
         occurred_at=row["occurred_at"],
         live=row["live"],
         log=log_of(row),
+        shadow=row["shadow"],
     )

@@ -26,7 +26,6 @@ from services.alerts.adapters.tables import (
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, item_state, transitions
 from services.alerts.domain.period import Period, local_day
 from services.alerts.domain.report import (
-    NO_CURRENCY,
     NotReconciled,
     PriorRun,
     Reading,
@@ -37,6 +36,7 @@ from services.alerts.domain.report import (
 from services.alerts.ports.runs import NewRun, Outcome, Run, RunInHand, RunStatus, StoredReport
 from shared.contracts.discrepancy import Key, LogPosition
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
+from shared.money import NO_CURRENCY
 
 PRIOR_RUNS_MAX: Final = 400
 """Complete earlier runs whose periods are looked at for later changes: a year of days, and some."""
@@ -225,7 +225,7 @@ class _InHand:
     async def _items(self, at: datetime, since: datetime) -> list[list[ItemState]]:
         """Revisions up to `at` of the period's items, and of every item that changed after `since`."""
         run = self.run
-        mine = (items.c.org == run.org) & (items.c.pack == run.pack)
+        mine = (items.c.org == run.org) & (items.c.pack == run.pack) & ~items.c.shadow
         chosen = (
             select(items.c.id)
             .where(mine, items.c.occurred_at >= run.period.start, items.c.occurred_at < run.period.end)
@@ -235,7 +235,8 @@ class _InHand:
         earlier = select(*_revision(item_revisions)).join(chosen, chosen.c.id == item_revisions.c.id)
         present = select(*_revision(items)).join(chosen, chosen.c.id == items.c.id)
         known = union_all(
-            earlier.where(item_revisions.c.log_time <= at), present.where(items.c.log_time <= at)
+            earlier.where(item_revisions.c.log_time <= at, ~item_revisions.c.shadow),
+            present.where(items.c.log_time <= at),
         ).subquery()
         statement = select(known).order_by(known.c.id, known.c.log_offset, known.c.revision)
         found: list[list[ItemState]] = []
@@ -276,6 +277,8 @@ class _InHand:
                 one.pack == run.pack,
                 or_(one.state == "raised", one.log_time >= run.period.start),
                 revision.log_time <= at,
+                ~one.shadow,
+                ~revision.shadow,
             )
             .order_by(one.id, revision.log_offset, revision.revision)
         )

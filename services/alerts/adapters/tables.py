@@ -105,6 +105,13 @@ discrepancies = Table(
     Column("reopened", Integer, nullable=False, server_default="0", comment="how often it came back after a resolve"),
     Column("status_at", _Time, nullable=False, comment="when status last changed"),
     Column("stored_at", _Time, nullable=False, server_default=_NOW, comment="when the sink first stored it"),
+    Column(
+        "shadow",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="from a rule that only watches: no alert, no report",
+    ),
     Index(None, "org", "raised_at", "id"),
     Index("discrepancies_open_idx", "org", "status", "raised_at", postgresql_where=text("status <> 'resolved'")),
     Index(None, "group_id"),
@@ -135,6 +142,7 @@ discrepancy_revisions = Table(
     Column("explanation", Text, nullable=False),
     # JSON, not JSONB, which would sort the sides: their order says which one is expected.
     Column("sides", JSON, nullable=False),
+    Column("shadow", Boolean, nullable=False, server_default="false"),
     comment="every revision as it was stored; append-only",
 )
 
@@ -155,6 +163,13 @@ items = Table(
     Column("at", _Time, nullable=False),
     Column("occurred_at", _Time, comment="decides the period it belongs to"),
     Column("live", Boolean, nullable=False),
+    Column(
+        "shadow",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="from a rule that only watches: no alert, no report",
+    ),
     Column("log_partition", Integer, nullable=False),
     Column("log_offset", BigInteger, nullable=False),
     Column("log_time", _Time, nullable=False),
@@ -187,6 +202,7 @@ item_revisions = Table(
     Column("at", _Time, nullable=False),
     Column("occurred_at", _Time),
     Column("live", Boolean, nullable=False),
+    Column("shadow", Boolean, nullable=False, server_default="false"),
     comment="earlier revisions of items, the present ones stand in items; append-only; a report asks what was at a log time",
 )
 
@@ -219,6 +235,7 @@ checks = Table(
     Column("log_partition", Integer, nullable=False),
     Column("log_offset", BigInteger, nullable=False),
     Column("log_time", _Time, nullable=False),
+    Column("shadow", Boolean, nullable=False, server_default="false"),
     Index(None, "org", "rule", "as_of"),
 )
 

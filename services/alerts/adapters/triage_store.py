@@ -125,7 +125,11 @@ class PostgresTriage:
     async def count_open(self) -> dict[str, int]:
         """Count what is raised and not resolved by people, over all organisations, by severity."""
         c = discrepancies.c
-        query = select(c.severity, func.count()).where(c.state == "raised", c.status != "resolved").group_by(c.severity)
+        query = (
+            select(c.severity, func.count())
+            .where(c.state == "raised", c.status != "resolved", ~c.shadow)
+            .group_by(c.severity)
+        )
         async with self._database.transaction(EVERY_ORG) as connection:
             return {row[0]: row[1] for row in await connection.execute(query)}
 
@@ -139,6 +143,8 @@ class PostgresTriage:
                 query = query.where(c[name] == getattr(chosen, name))
         if chosen.key is not None:
             query = query.where(_has_key(c.key, chosen.key))
+        if chosen.shadow is not None:
+            query = query.where(c.shadow == chosen.shadow)
         if after is not None:
             query = query.where(tuple_(c.log_time, c.id) < after)
         query = query.order_by(c.log_time.desc(), c.id.desc()).limit(limit)
@@ -165,6 +171,8 @@ def _conditions(org: str, chosen: Filter) -> list[ColumnElement[bool]]:
             wanted.append(c[name] == value)
     if chosen.key is not None:
         wanted.append(_has_key(c.key, chosen.key))
+    if chosen.shadow is not None:
+        wanted.append(c.shadow == chosen.shadow)
     if chosen.since is not None:
         wanted.append(c.raised_at >= chosen.since)
     if chosen.cluster is not None:

@@ -30,6 +30,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pack: str
     key: Key
     log: LogPosition
+    shadow: bool = False
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,8 @@ class Whereabouts:
             return None
         self._quiet.discard(group)
         self._live.pop(group, None)
-        others = tuple(islice(self._live.values(), 2))
+        # A shadow only watches: what it and the rule in force hold of one record is no move.
+        others = tuple(islice((held for held in self._live.values() if held.shadow == here.shadow), 2))
         if placed is not None:
             self._put(here, live=placed.live)
         is_live = placed is not None and placed.live
@@ -160,6 +162,7 @@ def raise_moved(placed: Placed, here: Holder, other: Holder, revision: int, log_
         expired=False,
         explanation=_explanation(source, record, here, other),
         log=_at(here, log_offset),
+        shadow=here.shadow,
     )
 
 
@@ -176,6 +179,7 @@ def _rename(raised: Discrepancy, here: Holder, other: Holder, revision: int, log
         actual=_text(here.key),
         explanation=_explanation(evidence.source, raised.duplicate, here, other),
         log=_at(here, log_offset),
+        shadow=here.shadow,
     )
 
 

@@ -45,6 +45,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     accepted: Facts | None = None
     """What was so when a person resolved it; None while no person has."""
     reopened: int = 0
+    shadow: bool = False
+    """From a rule that only watched: nobody has been told."""
 
 
 class LogRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +183,17 @@ def absorb(standing: Standing | None, found: Discrepancy, *, repeats_settled: bo
     """
     if standing is not None and not is_newer(found, standing):
         return None
+    absorbed = _absorb(standing, found, repeats_settled=repeats_settled)
+    if not found.shadow and standing is not None and standing.shadow:
+        # Nobody has heard of it yet: to a receiver it is raised now, or was never raised.
+        return msgspec.structs.replace(absorbed, previous=None, alerts=absorbed.alerts and found.state == "raised")
+    if not found.shadow:
+        return absorbed
+    # When its rule becomes a shadow, endpoints hear once more of what they know; then no more.
+    return msgspec.structs.replace(absorbed, alerts=absorbed.alerts and standing is not None and not standing.shadow)
+
+
+def _absorb(standing: Standing | None, found: Discrepancy, *, repeats_settled: bool) -> Absorbed:
     muted = standing is not None and standing.resolution == "already_settled"
     if found.state == "raised" and repeats_settled and (muted or standing is None or starts_again(found, standing)):
         return _store_settled(standing, found)
@@ -276,6 +289,7 @@ def _standing(found: Discrepancy, status: Status, before: Standing | None = None
         reason=before.reason if before else None,
         accepted=before.accepted if before else None,
         reopened=before.reopened if before else 0,
+        shadow=found.shadow,
     )
 
 

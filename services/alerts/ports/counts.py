@@ -18,6 +18,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     state: State
     status: Status
+    shadow: bool
     count: int
 
 

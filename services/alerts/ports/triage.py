@@ -38,6 +38,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Raised first at or after it."""
     cluster: str | None = None
     """Id of the cluster that it belongs to."""
+    shadow: bool | None = False
+    """From a rule that only watches, or not; None: both."""
 
 
 class ItemFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class ItemFilter(msgspec.Struct, frozen=True, kw_only=True):
     rule: str | None = None
     pack: str | None = None
     key: str | None = None
+    shadow: bool | None = False
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +65,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool
     explanation: str
     log_time: datetime
+    shadow: bool = False
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):

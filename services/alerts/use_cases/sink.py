@@ -212,7 +212,15 @@ def _steps(change: _Change) -> list[_Step]:
     item = change.item
     after = settled.placed_records(item.sides)
     before = settled.placed_records(change.before.sides) if change.before is not None else {}
-    here = Holder(group_id=change.group, org=item.org, rule=item.rule, pack=item.pack, key=item.key, log=item.log)
+    here = Holder(
+        group_id=change.group,
+        org=item.org,
+        rule=item.rule,
+        pack=item.pack,
+        key=item.key,
+        log=item.log,
+        shadow=item.shadow,
+    )
     left = [_Step(name, None, here, item.id) for name in before if name not in after]
     return left + [
         _Step(name, placed, here, item.id)

@@ -473,3 +473,15 @@ async def test_open_discrepancies_are_counted_by_severity_over_all_orgs(api: Api
     )
     await api.ask("PATCH", f"{BILLING}/{uid('c')}/resolve", json={"reason": "timing"})
     assert await PostgresTriage(api.database).count_open() == {"medium": 2}
+
+
+@pytest.mark.parametrize(("wish", "ids"), [("", ["a"]), ("?shadow=false", ["a"]), ("?shadow=true", ["b"]), ("?shadow=any", ["a", "b"])])  # fmt: skip
+async def test_what_shadow_rules_found_is_listed_only_when_asked_for(api: Api, wish: str, ids: list[str]):
+    """The list is what somebody has to look at; a shadow's finding is marked, and found by its id."""
+    await api.add(found("a"), found("b", shadow=True))
+    for path in ("/v1/discrepancies", BILLING):
+        rows = (await api.ask("GET", path + wish)).json()["data"]
+        assert sorted(row["id"] for row in rows) == sorted(map(uid, ids))
+        assert {row["id"]: row["shadow"] for row in rows} == {uid(name): name == "b" for name in ids}
+    one = (await api.ask("GET", f"/v1/discrepancies/{uid('b')}")).json()
+    assert (one["shadow"], one["history"][0]["shadow"]) == (True, True)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from services.alerts.adapters.cuts import KafkaCuts
@@ -21,9 +22,12 @@ from tests.integration.alerts.runs_desk import LATER, Desk, open_desk
 from tests.integration.alerts.stored_month import PARTITIONS, TOPICS, amount, generated_month
 
 
-async def sink_month(desk: Desk, size: int) -> None:
+async def sink_month(desk: Desk, size: int, *, shadow: bool = False) -> None:
     """Feed a month through the sink in batches, as it polls them, then progress past the cut."""
     month = generated_month(size)
+    if shadow:
+        month.items = [msgspec.structs.replace(one, shadow=True) for one in month.items]
+        month.discrepancies = [msgspec.structs.replace(one, shadow=True) for one in month.discrepancies]
     sink = PostgresSink(desk.database)
     places = [Place(topic, number) for topic in TOPICS for number in range(PARTITIONS)]
     at = await sink.open_places(dict.fromkeys(places, 0), dict.fromkeys(places, 0))
@@ -66,6 +70,17 @@ async def test_a_month_stored_by_the_sink_adds_up_to_the_cent(database_url: str)
             assert figures[rule]["totals"][side][currency]["amount"] == amount(cents)
         for (type_, currency), cents in sums.differences.items():
             assert Decimal(figures[rule]["gaps"][currency][type_]) * 100 == cents
+
+
+@pytest.mark.postgres
+async def test_what_shadow_rules_found_is_in_no_figure(database_url: str) -> None:
+    """A month that only shadows looked at has no rule, no item and nothing open."""
+    async with open_desk(database_url) as desk:
+        manager = await desk.key("manager")
+        await sink_month(desk, 300, shadow=True)
+        run = (await desk.trigger(manager)).json()
+        assert (run["status"], run["error"]) == ("completed", None)
+        assert (await desk.report(manager, run["id"]))["reportJson"]["reports"] == {}
 
 
 @pytest.mark.kafka

@@ -561,3 +561,24 @@ async def test_a_new_item_tells_which_of_its_records_count(sink: Sink):
     sides = {"internal": item_side(record("pay_1"), record("pay_0", status="voided"), live=1), "provider": None}
     await sink.take(item(offset=10, sides=sides))
     assert [row["live"] for row in await sink.rows("SELECT live FROM item_records ORDER BY live")] == [False, True]
+
+
+async def test_what_a_shadow_finds_is_stored_and_told_to_nobody_until_it_is_none(sink: Sink):
+    """Columns say so, no message is written; the revision that leaves the shadow is told as raised."""
+    await sink.execute(
+        "INSERT INTO webhook_endpoints (id, org, url, secret, created_at) "
+        "VALUES (gen_random_uuid(), 'acme', 'https://hook.example', 's', '2026-01-01T00:00:00Z')"
+    )
+    await sink.take(found(shadow=True), item(shadow=True))
+    assert (await sink.current())["shadow"]
+    assert (await sink.one("SELECT shadow FROM items"))["shadow"]
+    assert await sink.rows("SELECT * FROM outbox") == []
+    assert await sink.rows('SELECT * FROM "ReconciliationDiscrepancy"') == []
+    assert await sink.rows('SELECT * FROM "ReconciliationItem"') == []
+    await sink.take(found(revision=2, offset=20), item(revision=2, offset=20))
+    assert [row["type"] for row in await sink.rows("SELECT type FROM outbox")] == ["discrepancy.raised"]
+    assert not (await sink.current())["shadow"]
+    shadows = await sink.rows("SELECT shadow FROM discrepancy_revisions ORDER BY revision")
+    assert [row["shadow"] for row in shadows] == [True, False]
+    assert (await sink.one("SELECT shadow FROM item_revisions"))["shadow"]
+    assert len(await sink.rows('SELECT * FROM "ReconciliationDiscrepancy"')) == 1

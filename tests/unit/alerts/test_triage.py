@@ -259,3 +259,47 @@ def test_redelivery_of_the_last_revision_changes_nothing(history: list[Any]):
         again = found(revision=now.revision, log=log_at(now.log_offset))
         assert absorb(now, again, repeats_settled=False) is None
         assert msgspec.structs.replace(now) == now
+
+
+@pytest.mark.parametrize("state", ["raised", "resolved"])
+def test_what_a_shadow_finds_alerts_nobody(state: str) -> None:
+    """Neither its raise nor its end, whatever came before it."""
+    first = absorb(None, found(shadow=True), repeats_settled=False)
+    assert first is not None
+    assert (first.alerts, first.standing.shadow, first.standing.status) == (False, True, "open")
+    second = found(revision=2, offset=11, shadow=True, actual="80.00") if state == "raised" else resolved(shadow=True)
+    then = absorb(first.standing, second, repeats_settled=False)
+    assert then is not None
+    assert not then.alerts
+
+
+def test_a_shadow_that_is_none_any_more_is_raised_to_endpoints() -> None:
+    """The revision that leaves the shadow is the first that a receiver hears of: no `previous`."""
+    stored = standing(shadow=True)
+    absorbed = absorb(stored, found(revision=2, offset=11), repeats_settled=False)
+    assert absorbed is not None
+    assert (absorbed.alerts, absorbed.previous, absorbed.standing.shadow) == (True, None, False)
+
+
+def test_a_shadow_that_resolves_as_it_leaves_the_shadow_was_never_told() -> None:
+    """Nobody hears of the end of what they never heard of."""
+    absorbed = absorb(standing(shadow=True), resolved(), repeats_settled=False)
+    assert absorbed is not None
+    assert not absorbed.alerts
+
+
+def test_what_a_person_resolved_in_the_shadow_stays_resolved_and_silent() -> None:
+    """The same facts outside the shadow are still accepted."""
+    absorbed = absorb(standing("resolved", shadow=True), found(revision=2, offset=11), repeats_settled=False)
+    assert absorbed is not None
+    assert (absorbed.alerts, absorbed.standing.status) == (False, "resolved")
+
+
+def test_a_rule_that_becomes_a_shadow_tells_once_more() -> None:
+    """Receivers hear that what they know is a shadow's now; the next revision is silent."""
+    absorbed = absorb(standing(), found(revision=2, offset=11, shadow=True), repeats_settled=False)
+    assert absorbed is not None
+    assert (absorbed.alerts, absorbed.previous) == (True, "raised")
+    after = absorb(absorbed.standing, resolved(revision=3, offset=12, shadow=True), repeats_settled=False)
+    assert after is not None
+    assert not after.alerts

@@ -132,6 +132,9 @@ class DiscrepancyBody(BaseModel):
     expired: bool
     explanation: str
     log: dict[str, Any]
+    shadow: bool = Field(
+        default=False, description="From a rule that only watches: nobody is alerted, no report counts it."
+    )
     assignee: str | None
     reason: str | None = Field(description="A person's reason code, or the engine's resolution.")
     reopened: int
@@ -185,6 +188,7 @@ class RevisionBody(BaseModel):
     expired: bool
     explanation: str
     log_time: datetime
+    shadow: bool = False
 
 
 class HistoryBody(DiscrepancyBody):
@@ -211,6 +215,7 @@ class ItemBody(BaseModel):
     occurred_at: datetime | None
     live: bool
     log: dict[str, Any]
+    shadow: bool = False
 
 
 class AssignRequest(BaseModel):

@@ -2,7 +2,7 @@
 
 import msgspec
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from services.alerts.domain.triage import Status
 from services.alerts.handlers.http.auth import Reader
@@ -20,6 +20,7 @@ class CountBody(BaseModel):
     severity: Severity
     state: State
     status: Status
+    shadow: bool = Field(description="From a rule that only watches: nobody is alerted.")
     count: int
 
 

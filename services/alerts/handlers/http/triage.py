@@ -3,7 +3,7 @@
 import re
 import uuid
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime
@@ -32,6 +32,18 @@ KeyFilter = Annotated[
     str | None, Query(max_length=2_000, description="A key of one field as it is; of several as the JSON list.")
 ]
 
+ShadowFilter = Annotated[
+    Literal["false", "true", "any"],
+    Query(
+        description="Of rules that only watch: left out (false), only those (true), or listed with the others (any)."
+    ),
+]
+
+
+def only_shadow(wish: ShadowFilter) -> bool | None:
+    """Return what the filter asks for; None: both."""
+    return None if wish == "any" else wish == "true"
+
 
 def _filter(
     status: Status | None = None,
@@ -43,6 +55,7 @@ def _filter(
     assignee: Annotated[str | None, Query(max_length=255)] = None,
     since: Annotated[AwareDatetime | None, Query(description="Raised first at or after this time.")] = None,
     cluster: Annotated[uuid.UUID | None, Query(description="Id of a cluster: only what belongs to it.")] = None,
+    shadow: ShadowFilter = "false",
 ) -> Filter:
     return Filter(
         status=status,
@@ -54,6 +67,7 @@ def _filter(
         assignee=assignee,
         since=since,
         cluster=None if cluster is None else str(cluster),
+        shadow=only_shadow(shadow),
     )
 
 

@@ -24,11 +24,13 @@ from services.alerts.handlers.http.problem import Problem, not_found, problem_re
 from services.alerts.handlers.http.triage import (
     DiscrepancyIdPath,
     KeyFilter,
+    ShadowFilter,
     Wanted,
     action_routes,
     after_time,
     known_id,
     list_page,
+    only_shadow,
 )
 from services.alerts.ports.directory import ApiKey, DirectoryStore, Org, Source
 from services.alerts.ports.triage import ItemFilter
@@ -94,9 +96,10 @@ def items_router(triage: Triage) -> APIRouter:
         rule: Annotated[str | None, Query(max_length=64)] = None,
         pack: Annotated[str | None, Query(max_length=64)] = None,
         key: KeyFilter = None,
+        shadow: ShadowFilter = "false",
     ) -> Page[ItemBody]:
         """List items (the outcome of each group of records), the latest change first."""
-        chosen = ItemFilter(status=status, rule=rule, pack=pack, key=key)
+        chosen = ItemFilter(status=status, rule=rule, pack=pack, key=key, shadow=only_shadow(shadow))
         rows = await triage.store.items(caller.org, chosen, after_time(wish), wish.limit + 1)
         return page(rows, wish.limit, _item_place, item_body)
 

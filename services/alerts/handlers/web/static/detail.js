@@ -100,6 +100,7 @@ function draw(found) {
 function head(found) {
   return h("p", { class: "chips" },
     chip("severity", found.severity), h("strong", {}, words(found.type)),
+    found.shadow ? chip("shadow", "shadow") : null,
     h("span", { class: "hint" }, "state ", chip("state", found.state)), h("span", { class: "hint" }, "status ", chip("status", found.status)),
     h("span", { class: "hint" }, "raised ", ageElement(found.raised_at), found.assignee ? `, with ${found.assignee}` : ""));
 }

@@ -11,7 +11,7 @@ const PAGE_ROWS = 50;
 const PAGE_ROWS_MAX = 200;
 const SEVERITIES = ["critical", "high", "medium", "low"];
 const STATUSES = ["open", "acknowledged", "resolved", ""];
-const NO_FILTER = { status: "open", state: "", type: "", rule: "", severity: "", key: "", cluster: "" };
+const NO_FILTER = { status: "open", state: "", type: "", rule: "", severity: "", key: "", cluster: "", shadow: "" };
 
 const table = byId("list");
 const body = byId("list-rows");
@@ -213,7 +213,7 @@ function fillRow(row, one) {
     cell("Type", words(one.type), { class: "type", title: `${one.type}, rule ${one.rule}` }),
     cell("Key", h("a", { href: `#/discrepancies/${encodeURIComponent(one.id)}`, class: "key" }, keyText(one.key))),
     cell("Difference", difference, { class: "amount" }),
-    cell("State", chip("state", one.state)),
+    cell("State", [chip("state", one.state), one.shadow ? chip("shadow", "shadow") : null]),
     cell("Status", [chip("status", one.status), one.assignee ? h("span", { class: "assignee" }, one.assignee) : null]),
     cell("Raised", ageElement(one.raised_at), { class: "when" }),
     cell("Explanation", [one.explanation, nearMiss(one), clusterChip(one)], { class: "explanation" }),
@@ -250,6 +250,7 @@ function mark() {
 }
 
 function matches(one, by) {
+  if (by.shadow !== "any" && one.shadow !== (by.shadow === "true")) return false;
   return ["status", "state", "type", "rule", "severity"].every((name) => !by[name] || one[name] === by[name]);
 }
 
@@ -261,7 +262,7 @@ function drawFilters() {
   const names = (name) => [...new Set([...counts.map((one) => one[name]), ...(filter[name] ? [filter[name]] : [])])].sort();
   options(byId("filter-type"), names("type"), "any");
   options(byId("filter-rule"), names("rule"), "any");
-  for (const name of ["state", "type", "rule", "key"]) {
+  for (const name of ["state", "type", "rule", "shadow", "key"]) {
     const field = byId(`filter-${name}`);
     if (document.activeElement !== field || name !== "key") field.value = filter[name];
   }
@@ -314,7 +315,7 @@ byId("filters").addEventListener("submit", (event) => {
   event.preventDefault();
   choose({ key: byId("filter-key").value.trim() });
 });
-for (const name of ["state", "type", "rule"]) byId(`filter-${name}`).addEventListener("change", (event) => choose({ [name]: event.target.value }));
+for (const name of ["state", "type", "rule", "shadow"]) byId(`filter-${name}`).addEventListener("change", (event) => choose({ [name]: event.target.value }));
 byId("filter-key").addEventListener("search", () => {
   const key = byId("filter-key").value.trim();
   if (key !== filter.key) choose({ key });
