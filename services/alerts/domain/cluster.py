@@ -190,9 +190,11 @@ def _each(members: Sequence[Member]) -> str:
 
 
 def clusters(discrepancies: Iterable[Discrepancy], size_min: int = CLUSTER_SIZE_MIN) -> dict[str, Cluster]:
-    """Return the cluster of every open discrepancy that belongs to one, by id; closed ones name those they began."""
+    """Return the cluster of every open discrepancy that belongs to one, by id; closed ones name those they began, shadows none."""
     by_cause: dict[tuple[str, str], list[Member]] = {}
     for found in discrepancies:
+        if found.shadow:
+            continue
         member = member_of(found, is_open=found.state == "raised")
         by_cause.setdefault((found.org, cause_of(found).name), []).append(member)
     said: dict[str, Cluster] = {}

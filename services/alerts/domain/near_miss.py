@@ -145,7 +145,10 @@ class Neighbours(NamedTuple):
 
 
 def loose_end(found: Discrepancy) -> LooseEnd | None:
-    """Return the loose end that `found` speaks of, None: it has two sides, no record or no amount."""
+    """Return the loose end that `found` speaks of, None: it has two sides, no record or no amount, or is a shadow."""
+    if found.shadow:
+        # A rule that only watches speaks of the same records as the rule in force: each would be there twice.
+        return None
     if found.type.startswith(MISSING_PREFIX) and found.side is not None:
         return _missing(found, found.side)
     if found.type == DUPLICATE and found.side is not None:

@@ -107,6 +107,13 @@ def test_a_cluster_keeps_its_name_when_its_first_member_has_ended():
     assert clusters(members[::-1]) == clusters(members)
 
 
+def test_shadows_are_no_members():
+    """What a rule that only watches says is no incident."""
+    members = [differing(f"a{n}", f"{n}.25", f"-{n}.25") for n in (1, 2)]
+    shadow = found("s", key="s", side="provider", expected="3.25", actual="-3.25", shadow=True)
+    assert clusters([*members, shadow]) == {}
+
+
 def test_the_least_size_is_a_setting():
     """Two may be enough for somebody."""
     pair = [differing("a", "1.25", "-1.25"), differing("b", "2.25", "-2.25")]

@@ -134,6 +134,13 @@ def test_what_has_resolved_is_no_near_miss():
     assert loose_end(missing("a", "INV-17", amount=None)) is None  # type: ignore[arg-type]
 
 
+def test_a_shadow_is_nobodys_near_miss():
+    """A rule that only watches speaks of the same records as the one in force."""
+    shadow = missing("c", "INV-71", on="internal", after_s=4, shadow=True)
+    assert near_misses([missing("a", "INV-17"), shadow]) == {}
+    assert one_and_other(shadow, key="pi_3Q") is not None, "it is not what else could be meant either"
+
+
 def test_the_best_pair_goes_first_and_each_has_one():
     """A transposed reference beats a mistyped one, whichever comes first; the other stays without."""
     ends = [
