@@ -10,6 +10,7 @@ from shared.contracts.leg import RuleRecord
 from shared.rules.balance_rule import BalanceRuleModel, compile_balance
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.candidate_rule import CandidateRuleModel, compile_candidates
+from shared.rules.duplicates_rule import DuplicatesRuleModel, compile_duplicates
 from shared.rules.generation import encode, generation_of, specification
 from shared.rules.invariant_rule import InvariantRuleModel, compile_invariant
 from shared.rules.match_rule import MatchRuleModel, compile_match
@@ -42,6 +43,7 @@ class CompiledRule(Protocol):
 COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {
     MatchRuleModel: compile_match,
     CandidateRuleModel: compile_candidates,
+    DuplicatesRuleModel: compile_duplicates,
     ZeroSumRuleModel: compile_zero_sum,
     BalanceRuleModel: compile_balance,
     InvariantRuleModel: compile_invariant,

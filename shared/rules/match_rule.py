@@ -8,6 +8,7 @@ from pydantic import Field, StrictStr, model_validator
 
 from shared.contracts.discrepancy import MatchType
 from shared.money import EXACT, parse_amount
+from shared.rules.alike import AlikeOnSides
 from shared.rules.duration import Duration, parse_duration
 from shared.rules.generation import generation_of
 from shared.rules.parts import (
@@ -87,9 +88,16 @@ class MatchRuleModel(RuleModel):
     keep: DurationText = "24h"
     expire: DurationText = "90d"
     cardinality: Literal["one_to_one", "one_to_many", "many_to_many"] = "one_to_one"
-    duplicates: list[SideName] | None = None
+    duplicates: list[SideName] | AlikeOnSides | None = None
     """Sides on which a second live record is suspected; all sides where it is left out. One-to-one rules only:
-    the sums of the others show an extra record."""
+    the sums of the others show an extra record. `{same: [account, amount, currency], within: 10m}` suspects records
+    under different keys as well: see `duplicate_sides` and `shared.rules.companions`."""
+
+    @property
+    def duplicate_sides(self) -> list[str]:
+        """Sides on which a second live record of one key is suspected."""
+        named = self.duplicates.sides if isinstance(self.duplicates, AlikeOnSides) else self.duplicates
+        return list(self.sides) if named is None else list(named)
 
     @property
     def discrepancy_types(self) -> tuple[str, ...]:
@@ -115,7 +123,7 @@ class MatchRuleModel(RuleModel):
     @model_validator(mode="after")
     def _sides_exist(self) -> Self:
         known = ", ".join(self.sides)
-        named = {"duplicates": self.duplicates or []}
+        named = {"duplicates": self.duplicate_sides}
         if isinstance(self.deadline, dict):
             named["deadline"] = list(self.deadline)
             missing = [side for side in self.sides if side not in self.deadline]
@@ -248,7 +256,6 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
     """Compile a validated rule."""
     amount, status = model.compare.amount, model.compare.status
     one_to_one = model.cardinality == "one_to_one"
-    duplicates = tuple(model.sides) if model.duplicates is None else model.duplicates
     deadlines = model.deadline if isinstance(model.deadline, dict) else dict.fromkeys(model.sides, model.deadline)
     calendar = calendar_of(model.calendar)
     sides = tuple(
@@ -256,7 +263,7 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
             name=name,
             live=None if selector.live is None else frozenset(selector.live),
             deadline=parse_duration(deadlines[name], calendar),
-            raises_duplicates=one_to_one and name in duplicates,
+            raises_duplicates=one_to_one and name in model.duplicate_sides,
             status_map=status.map.get(name, {}) if status else {},
         )
         for name, selector in model.sides.items()

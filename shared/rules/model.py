@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, StrictStr, StringConstraints, Tag, mo
 from shared.rules.balance_rule import BalanceRuleModel
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.candidate_rule import CandidateRuleModel
+from shared.rules.duplicates_rule import DuplicatesRuleModel
 from shared.rules.invariant_rule import InvariantRuleModel
 from shared.rules.match_rule import MatchRuleModel
 from shared.rules.parts import Strict
@@ -17,7 +18,7 @@ RULES_MAX = 200
 """Rules in one pack."""
 
 
-KINDS = ("match", "zero_sum", "balance", "invariant")
+KINDS = ("match", "zero_sum", "balance", "invariant", "duplicates")
 """What `kind` may be."""
 KIND_TAGS = (*KINDS, WITHOUT_KEY)
 """Names of the models below, as pydantic puts them into the places of errors."""
@@ -42,7 +43,8 @@ Rule = Annotated[
     | Annotated[CandidateRuleModel, Tag(WITHOUT_KEY)]
     | Annotated[ZeroSumRuleModel, Tag("zero_sum")]
     | Annotated[BalanceRuleModel, Tag("balance")]
-    | Annotated[InvariantRuleModel, Tag("invariant")],
+    | Annotated[InvariantRuleModel, Tag("invariant")]
+    | Annotated[DuplicatesRuleModel, Tag("duplicates")],
     Discriminator(_kind),
 ]
 

@@ -144,7 +144,7 @@ def _case(raw: dict[str, Any], rule_defaults: dict[str, Any], event_defaults: di
     overrides = overrides if isinstance(overrides, list) else [overrides]
     return Case(
         name=raw["name"],
-        rules=[{**rule_defaults, **override} for override in overrides],
+        rules=[_without_nulls({**rule_defaults, **override}) for override in overrides],
         events=[_event(fields, place, event_defaults) for place, fields in enumerate(raw["events"], start=1)],
         until=raw["until"],
         expect=raw["expect"],
@@ -152,6 +152,11 @@ def _case(raw: dict[str, Any], rule_defaults: dict[str, Any], event_defaults: di
         refused=raw.get("refused", 0),
         matches=raw.get("matches"),
     )
+
+
+def _without_nulls(rule: dict[str, Any]) -> dict[str, Any]:
+    """A case takes a default back by writing null."""
+    return {field: value for field, value in rule.items() if value is not None}
 
 
 def _event(fields: dict[str, Any], place: int, defaults: dict[str, Any]) -> dict[str, Any]:

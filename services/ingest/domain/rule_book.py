@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shared.contracts.leg import RuleRecord
 from shared.contracts.rule_set import RuleSetRecord
+from shared.rules.companions import with_companions
 from shared.rules.compiled import rule_record
 from shared.rules.extract import Extractor
 from shared.rules.load import validate_rules
@@ -40,7 +41,7 @@ class RuleBook:
         withdrawn: set[str] = set()
         if rule_set is not None:
             document = {"version": rule_set.version, "pack": rule_set.pack, "rules": rule_set.rules}
-            rules = validate_rules(document, f"rule set {pack} of {org}").rules
+            rules = with_companions(validate_rules(document, f"rule set {pack} of {org}").rules)
             withdrawn.update(rule_set.withdrawn)
         if before is not None:
             withdrawn.update(before.withdrawn, (rule.name for rule in before.rules))

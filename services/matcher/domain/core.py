@@ -23,6 +23,7 @@ from services.matcher.domain.pairs import Pairs
 from services.matcher.domain.settled import MatchWriter
 from services.matcher.domain.state import OPEN_BYTES, WAITING_BYTES, Cell, State
 from services.matcher.domain.watched import WATCHED
+from services.matcher.domain.suspicions import ALIKE, Suspicions
 from services.matcher.domain.zero_sum import TRANSACTIONS, ZeroSum
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
@@ -42,12 +43,13 @@ RULE_ENTRY = b"rule "
 KINDS: dict[str, Callable[[State], Kind]] = {
     "match": Match,
     WITHOUT_KEY: Candidates,
+    "duplicates": Suspicions,
     "zero_sum": ZeroSum,
     "balance": Balance,
     "invariant": Invariant,
 }
 """What does the work of each kind of rule. Each is listed with the class of its compiled rule in `shared.rules.compiled`."""
-CODECS = (TRANSACTIONS, ACCOUNTS, CANDIDATES, WATCHED)
+CODECS = (TRANSACTIONS, ACCOUNTS, CANDIDATES, ALIKE, WATCHED)
 
 
 class UnknownGeneration(Exception):

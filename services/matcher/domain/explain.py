@@ -26,7 +26,7 @@ READ_SINCE = "what was read or corrected since is as the rule wants it"
 """What `corrected` means for a reading."""
 
 
-def explain(group: Group, rule: MatchRule, finding: Finding) -> str:
+def explain(group: Group, rule: MatchRule, finding: Finding) -> str:  # noqa: PLR0911 - one per type
     """Say in one sentence what is wrong."""
     name = rule.sides[finding.side].name
     match finding.type:

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 from shared.contracts.event import Event
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
+from shared.rules.companions import with_companions
 from shared.rules.compiled import CompiledRule, compile_rule
 from shared.rules.extract.balance import balance_takers
 from shared.rules.extract.candidate import candidate_takers
 from shared.rules.extract.common import KeyedLeg, Place, Problem, Taker, type_matches
+from shared.rules.extract.duplicates import duplicates_takers
 from shared.rules.extract.invariant import invariant_takers
 from shared.rules.extract.match import match_takers
 from shared.rules.extract.zero_sum import zero_sum_takers
@@ -23,6 +25,7 @@ CHOSEN_MAX = 10_000
 TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {
     "match": match_takers,
     WITHOUT_KEY: candidate_takers,
+    "duplicates": duplicates_takers,
     "zero_sum": zero_sum_takers,
     "balance": balance_takers,
     "invariant": invariant_takers,
@@ -50,7 +53,7 @@ class Extractor:
         self._takers: dict[str, list[Taker]] = {}
         self._chosen: dict[tuple[str, str], tuple[Taker, ...]] = {}
         for pack, models in packs.items():
-            for model in models:
+            for model in with_companions(models):
                 rule = compile_rule(org, pack, model)
                 self.rules[rule.generation] = rule
                 self.models[rule.generation] = (pack, model)

@@ -1,4 +1,4 @@
-"""Every case of tests/cases/match_without_key.yaml through the product's extraction and core."""
+"""Every case of match_without_key.yaml and duplicates.yaml through the product's extraction and core."""
 
 import msgspec
 import pytest
@@ -6,7 +6,11 @@ import pytest
 from tests.support.cases import MATCH_CASES, Case, differences, load_match_cases
 from tests.support.offline import run_case
 
-CASES = load_match_cases(MATCH_CASES.with_name("match_without_key.yaml"))
+CASES = [
+    case
+    for name in ("match_without_key.yaml", "duplicates.yaml")
+    for case in load_match_cases(MATCH_CASES.with_name(name))
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
