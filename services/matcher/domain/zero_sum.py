@@ -22,7 +22,7 @@ from shared.contracts.event import from_milliseconds
 from shared.contracts.leg import Cut, GroupName, Leg, Withdraw, read_group_key
 from shared.likeness import Money
 from shared.money import EXACT, exact_sum, format_amount
-from shared.rules.extract.zero_sum import STATED
+from shared.rules.extract.zero_sum import LEAVES, STATED
 from shared.rules.zero_sum_rule import ENTRIES, IMBALANCE, ZeroSumRule
 
 ZERO = Decimal(0)
@@ -72,6 +72,10 @@ class ZeroSum:
         """Hold an entry in its transaction and judge that again when it changed something."""
         state = self._state
         group: Transaction | None = state.get(key)
+        if leg.values is not None and LEAVES in leg.values:
+            if group is not None:
+                self._leave(key, group, rule, (leg.source, leg.record), state.moment(leg.received_at, offset))
+            return
         if group is None:
             group = Transaction(rule.generation, leg.id, leg.received_at, leg.received_at + rule.keep_ms, UNKNOWN, [])
         superseded_before = len(group.superseded or ())
@@ -130,13 +134,17 @@ class ZeroSum:
 
     def withdraw(self, key: bytes, cell: Transaction, rule: ZeroSumRule, record: Withdraw, offset: int) -> None:
         """Let an entry never count again here."""
-        known = len(cell.superseded or ())
-        if not supersede(cell, record.source, record.record):
-            if len(cell.superseded or ()) > known:  # it has not been here yet, and must not count when it comes
-                self._state.put(key, cell, settled=is_settled(cell))
-            return
-        cell.touched_at = max(cell.touched_at, record.received_at)
-        self._judge(key, cell, rule, self._state.moment(record.received_at, offset), "superseded")
+        moment = self._state.moment(record.received_at, offset)
+        self._leave(key, cell, rule, (record.source, record.record), moment)
+
+    def _leave(
+        self, key: bytes, group: Transaction, rule: ZeroSumRule, record: tuple[str, str], moment: Moment
+    ) -> None:
+        if supersede(group, *record):
+            group.touched_at = max(group.touched_at, moment.at)
+            self._judge(key, group, rule, moment, "superseded")
+        else:
+            self._state.put(key, group, settled=is_settled(group))
 
     def is_settled(self, cell: Transaction) -> bool:
         """Tell whether a transaction waits for nothing but `keep`."""

@@ -18,6 +18,8 @@ from shared.rules.zero_sum_rule import ZeroSumRule, ZeroSumRuleModel
 
 STATED = "entries"
 """In a leg's `values`: how many entries the transaction has."""
+LEAVES = "leaves"
+"""In the `values` of a leg to a group without a transaction: its record is known under one now and counts there only."""
 STATED_DIGITS_MAX = 9
 """A number of entries with more digits is no number of entries."""
 
@@ -52,6 +54,10 @@ class EntryTaker:
         stated = _whole_number(self._stated(event)) if self._stated else None
         values = None if stated is None else {STATED: stated}
         legs.append(KeyedLeg(group, leg_of(rule.generation, 0, event, place, amount, values=values)))
+        if filled(key) and event.record != event.id:
+            # Only an entry that names its record can be a newer event of one that came without its transaction.
+            alone = keyless_group_key(rule.org, rule.name, event.source, event.record)
+            legs.append(KeyedLeg(alone, leg_of(rule.generation, 0, event, place, None, values={LEAVES: "1"})))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add an adjustment where it carries the transaction; it takes the sign of the rule, for it is booked like an entry."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.core import Core
-from shared.contracts.leg import RuleRecord, Tick
+from shared.contracts.leg import Leg, RuleRecord, Tick, Withdraw
 from tests.model.strategies import at
 from tests.model.strategies_zero_sum import lawful_scenarios, offsets, scenarios
 from tests.model.stream import Stream, rearranged, repeated
@@ -206,3 +206,16 @@ def test_the_evidence_is_the_live_entries_of_the_currency() -> None:
     assert (shown.amount, shown.count) == ("-10.00", 2)
     assert shown.records is not None
     assert [record.id for record in shown.records] == ["e1", "e2"]
+
+
+def test_an_entry_leaves_the_place_it_had_alone_without_anybody_telling_the_matcher() -> None:
+    """Its newer event goes to both places, so that no other service has to notice; a plain entry goes to one."""
+    alone = entry("e1", "-100.00", refs={})
+    known = entry("e2", "-100.00", record="e1", occurred_at=at(1), received_at=at(3_700_000))
+    log = [(key, one) for key, one in log_of([RULE], [alone, known], at(3_700_001)) if not isinstance(one, Withdraw)]
+    changes = drive(Core(0), log)
+
+    assert told(changes) == [("raised", "incomplete", None), ("resolved", "incomplete", "superseded")]
+    assert sum(isinstance(one, Leg) for _, one in log) == 3
+    plain = log_of([RULE], [entry("e3", "1.00")], at(0))
+    assert sum(isinstance(one, Leg) for _, one in plain) == 1
