@@ -17,7 +17,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
 
     found: Discrepancy
     open: bool
-    """True now, and not resolved by a person."""
+    """True now, not resolved by a person, and no shadow."""
 
 
 class StoredEnd(msgspec.Struct, frozen=True, kw_only=True):

@@ -170,12 +170,11 @@ async def _cluster(transaction: ExplanationTransaction, changed: Sequence[Change
     now: list[StoredMember] = []
     for one in changed:
         before = known.get(one.found.id)
-        is_open = one.open and not one.found.shadow
-        if not is_open and before is None:
+        if not one.open and before is None:
             continue
         # What has ended has another evidence; it stays a member of the cause it had.
-        cause = before.cause if before is not None and not is_open else cause_of(one.found).name
-        member = member_of(one.found, is_open=is_open)
+        cause = before.cause if before is not None and not one.open else cause_of(one.found).name
+        member = member_of(one.found, is_open=one.open)
         after = StoredMember(org=one.found.org, cause=cause, member=member)
         if before == after:
             continue

@@ -363,3 +363,13 @@ async def test_the_command_prints_both(desk: Desk, ask: Callable[..., Awaitable[
     (line,) = commands._clusters((await ask("/v1/discrepancies")).json()["data"])
     assert line.startswith("cluster ")
     assert "4 records of ledger" in line
+
+
+async def test_what_becomes_a_shadow_leaves(desk: Desk):
+    """A rule in force that becomes one that only watches takes its near misses and clusters along."""
+    silent = [missing(f"m{n}", f"order {n * 7919}", f"{100 + n}.13", after_s=60 * n) for n in range(2)]
+    await desk.take(A, B, *silent)
+    assert await desk.pairs() == PAIR
+    await desk.take(missing("a", "INV-17", revision=2, offset=20, shadow=True))
+    assert await desk.pairs() == {}
+    assert {one.cluster for one in (await desk.shown()).values()} == {None}
