@@ -89,15 +89,15 @@ def likeness(expected: Money, actual: Money) -> Likeness | None:
 
 
 def _within_currency(a: Decimal, b: Decimal, currency: str | None) -> Likeness | None:
-    if a == -b:
+    if a == b.copy_negate():
         return Likeness("sign_flipped", "sign", "the sign looks flipped")
     if (a < 0) != (b < 0):
         return None
     decimals = _decimals(currency)
-    low, high = sorted((abs(a), abs(b)))
+    low, high = sorted((a.copy_abs(), b.copy_abs()))
     return (
         _minor_units(a, b, decimals)
-        or _transposed(abs(a), abs(b), decimals)
+        or _transposed(a.copy_abs(), b.copy_abs(), decimals)
         or _rounding(low, high, decimals)
         or _shaped_fee(low, high, currency, decimals)
         or _tax(low, high, currency, decimals)
@@ -173,7 +173,7 @@ def _whole_units(low: Decimal, high: Decimal, decimals: int) -> Likeness | None:
 
 def _is_about(value: Decimal, wanted: Decimal, within: Decimal, decimals: int) -> bool:
     """Tell whether two amounts are the same but for at most `within` minor units."""
-    return abs(EXACT.scaleb(EXACT.subtract(value, wanted), decimals)) <= within
+    return EXACT.scaleb(EXACT.subtract(value, wanted), decimals).copy_abs() <= within
 
 
 @cache
@@ -248,7 +248,7 @@ def _across_currencies(expected: Money, actual: Money) -> Likeness | None:
     if band is None:
         return None
     per_one, per_other, width = band
-    worth, is_worth = sorted((EXACT.multiply(abs(a), per_other), EXACT.multiply(abs(b), per_one)))
+    worth, is_worth = sorted((EXACT.multiply(a.copy_abs(), per_other), EXACT.multiply(b.copy_abs(), per_one)))
     if is_worth > EXACT.multiply(worth, width):
         return None
     return Likeness("other_currency", pattern, f"worth as much at a plausible rate of {_rate(a, b, one, other)}")
@@ -265,7 +265,7 @@ def _band(one: str, other: str) -> tuple[Decimal, Decimal, Decimal] | None:
 
 def _rate(a: Decimal, b: Decimal, one: str, other: str) -> str:
     """Print b/a for people, rounded; never computed with."""
-    if abs(b) < abs(a):
+    if b.copy_abs() < a.copy_abs():
         a, b, one, other = b, a, other, one
     rate = b / a
     places = max(RATE_DIGITS - 1 - rate.adjusted(), 0)
@@ -299,12 +299,12 @@ def like_amounts(amount: Decimal, currency: str | None) -> frozenset[Decimal]:
     if not amount:
         return frozenset()
     decimals = _decimals(currency)
-    size = abs(amount)
+    size = amount.copy_abs()
     same_sign = {*_scaled(size, decimals), *_swapped(size, decimals), *_beside(size, decimals)}
     if EXACT.scaleb(size, decimals) == int(EXACT.scaleb(size, decimals)):
         same_sign |= {*_with_fee(size, currency, decimals), *_with_tax(size, currency, decimals)}
-    found = {value if amount > 0 else -value for value in same_sign if value > 0 and value != size}
-    return frozenset(found | {-amount})
+    found = {value if amount > 0 else value.copy_negate() for value in same_sign if value > 0 and value != size}
+    return frozenset(found | {amount.copy_negate()})
 
 
 def _scaled(size: Decimal, decimals: int) -> Iterator[Decimal]:

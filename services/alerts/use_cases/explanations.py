@@ -157,7 +157,7 @@ class _Desk:
 
 def _may_be_alone(end: LooseEnd, left: LooseEnd) -> bool:
     """Tell whether `left` may have been what kept `end` from a pair without a reference."""
-    is_same = abs(end.amount) == abs(left.amount) and end.currency == left.currency
+    is_same = end.amount.copy_abs() == left.amount.copy_abs() and end.currency == left.currency
     return is_same and abs(end.occurred_at - left.occurred_at) <= 2 * ALONE_WINDOW
 
 

@@ -192,3 +192,22 @@ def test_ranges_of_another_currency_hold_what_is_alike(amount: Decimal, other: s
     ranges = plausible_amounts(amount, "EUR", other)
     if found:
         assert any(low <= against <= high for low, high in ranges)
+
+
+WIDE = st.decimals(
+    allow_nan=False, allow_infinity=False, places=18, min_value=Decimal("-1e20"), max_value=Decimal("1e20")
+)
+ANY = st.one_of(
+    WIDE, AMOUNTS, st.sampled_from([Decimal("9" * 38), Decimal("-" + "9" * 38), Decimal("1E-18"), Decimal(0)])
+)
+CURRENCIES = st.sampled_from([None, "EUR", "USD", "JPY", "BHD", "ETH", "BTC", "USDC", "XAU", "???"])
+
+
+@given(ANY, ANY, CURRENCIES, CURRENCIES)
+def test_no_amount_is_too_large_or_too_fine(a: Decimal, b: Decimal, one: str | None, other: str | None):
+    """Whatever an event may hold: an answer, never an error, since the matcher asks for every mismatch."""
+    likeness(Money(a, one, NOON), Money(b, other, NOON))
+    flipped = likeness(Money(a, one), Money(a.copy_negate(), one))
+    assert (flipped.kind if flipped else None) == ("sign_flipped" if a else None)
+    assert a not in like_amounts(a, one)
+    plausible_amounts(a, one or "EUR", other or "USD")
