@@ -272,7 +272,7 @@ def compile_balance(org: str, pack: str, model: BalanceRuleModel) -> BalanceRule
         generation=generation_of(org, pack, model),
         movements=movements,
         snapshots_source=model.snapshots.source,
-        noun=model.key[-1].rpartition(".")[2],
+        noun=model.key[-1].rpartition(".")[2].replace("_", " ").removesuffix(" id") or "account",
         counts=model.measure == "count",
         opening=parse_amount(model.opening) if isinstance(model.opening, str) and model.opening != BY_READING else None,
         openings={account: _amounts(given) for account, given in model.opening.items()}

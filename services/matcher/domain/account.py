@@ -162,7 +162,7 @@ def page_key(head: bytes, sort: bytes, number: int) -> bytes:
 
 def head_key(key: bytes) -> bytes:
     """Return the key of the account that a cell belongs to."""
-    return key if key.endswith(b"]") else key[: key.rindex(_PAGE_MARK)]
+    return key if key.endswith(b"]") else key.rpartition(_PAGE_MARK)[0]
 
 
 def is_settled(cell: AccountCell) -> bool:

@@ -21,6 +21,7 @@ from services.matcher.domain.account import (
     is_settled,
 )
 from services.matcher.domain.drift import Drift, Verdict, findings, judge
+from services.matcher.domain.explain import lasting
 from services.matcher.domain.group import Raised
 from services.matcher.domain.ledger import Ledger, gone, record_name
 from services.matcher.domain.moment import UNKNOWN, Moment
@@ -443,9 +444,9 @@ def _move(held: _Held, leg: Leg, offset: int) -> None:
         return
     victim_name = leg.supersedes if leg.supersedes not in {None, leg.record} else None
     victim = None if victim_name is None else _find(held, leg.source, victim_name)
-    if _is_settled_long_ago(held, leg, own, leg.record) or (
-        victim_name is not None and _is_settled_long_ago(held, None, victim, victim_name, leg.source)
-    ):
+    is_newer = own is None or (own.kind != GONE and _entry_of(leg).rank > own.rank)
+    changes_own = is_newer and _counts_for_good(held, leg.source, leg.record, own)
+    if changes_own or (victim_name is not None and _counts_for_good(held, leg.source, victim_name, victim)):
         _too_late(held, leg, "changes a movement that is dated")
         return
     was_live = own is not None and _counts(held, own)
@@ -454,7 +455,7 @@ def _move(held: _Held, leg: Leg, offset: int) -> None:
     if victim_name is not None and (victim is None or victim.kind != GONE):
         superseding = victim is not None
         head_changed |= _supersede(held, leg, victim, victim_name, changes)
-    if own is None or (own.kind != GONE and _entry_of(leg).rank > own.rank):
+    if is_newer:
         head_changed |= _hold(held, leg, own, changes)
     if not changes:
         return
@@ -485,7 +486,10 @@ def _find(held: _Held, source: str, record: str) -> Entry | None:
     found = held.ledger.find(record_name(source, record))
     if found is not None:
         return found[1]
-    return next((one for one in held.account.adjustments if one.record == record and one.source == source), None)
+    adjusting = next((one for one in held.account.adjustments if one.record == record and one.source == source), None)
+    if adjusting is None and held.ledger.is_gone(source, record):
+        return Entry(GONE, source, record, None, 0, 0)
+    return adjusting
 
 
 def _holds_other(held: _Held, leg: Leg) -> bool:
@@ -499,29 +503,22 @@ def _holds_other(held: _Held, leg: Leg) -> bool:
     return holder is not None and holder != _entry_of(leg)
 
 
-def _is_settled_long_ago(
-    held: _Held, leg: Leg | None, entry: Entry | None, record: str, source: str | None = None
-) -> bool:
-    """Tell whether a record counts in sums for good, so that nothing may change it; `leg` is None where it is superseded.
+def _counts_for_good(held: _Held, source: str, record: str, entry: Entry | None) -> bool:
+    """Tell whether a record is a movement that nothing may change any more.
 
-    A movement counts for good once it is older than `keep`; it is the same whether its page has been folded already.
+    It is so once it is older than `keep`, and the same whether its page has been folded already.
     """
     if entry is None:
-        at = source if source is not None else leg.source if leg is not None else ""
-        return record_name(at, record) in held.ledger.folded
-    if entry.kind == GONE or entry.adjusts is not None or not _counts(held, entry):
-        return False
-    if leg is not None and _entry_of(leg).rank <= entry.rank:
-        return False
-    return held.is_old(entry.occurred_at, held.rule.keep_ms)
+        return held.ledger.is_folded(source, record)
+    return entry.adjusts is None and _counts(held, entry) and held.is_old(entry.occurred_at, held.rule.keep_ms)
 
 
 def _too_late(held: _Held, leg: Leg, what: str) -> None:
-    days = held.rule.keep_ms / 86_400_000
     held.dead_letter(
         "too late",
         leg,
-        f"{what} further back than the {days:g} days that movements of {held.rule.noun} {held.account_name} can change",
+        f"{what} further back than the {lasting(held.rule.keep_ms)} for which movements of {held.rule.noun} "
+        f"{held.account_name} are taken and changed",
         "Post an adjustment that names the discrepancy, or a movement of today; a longer `keep` lets later ones in.",
     )
 

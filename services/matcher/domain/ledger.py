@@ -112,6 +112,9 @@ class Names:
                 return True
         return False
 
+    def __bool__(self) -> bool:
+        return bool(self._arrays)
+
     def add(self, names: Iterable[int]) -> None:
         """Remember names."""
         for name in names:
@@ -166,6 +169,14 @@ class Ledger:
         if place is None:
             return None
         return place, self._pages.entry(place)
+
+    def is_folded(self, source: str, record: str) -> bool:
+        """Tell whether a movement is in the sums for good."""
+        return record_name(source, record) in self.folded
+
+    def is_gone(self, source: str, record: str) -> bool:
+        """Tell whether a record was superseded, so long ago that its page was folded since."""
+        return bool(self.folded) and _gone_name(source, record) in self.folded
 
     def holder(self, source: str, id_: str) -> Entry | None:
         """Return the record whose winning event has this id."""
@@ -280,8 +291,10 @@ class Ledger:
             if entry.kind == MOVEMENT and entry.id is not None:
                 self._places.pop(_id_name(entry.source, entry.id), None)
             del self._places[name]
-            if counts or entry.kind != MOVEMENT:
+            if counts:
                 names.append(name)
+            elif entry.kind == GONE:
+                names.append(_gone_name(entry.source, entry.record))
         for currency, removed in counted.items():
             self.dated(account, currency).remove_all(removed)
         if not names:
@@ -352,6 +365,10 @@ def record_name(source: str, record: str) -> int:
 def gone(entry: Entry) -> Entry:
     """Return what stays of a record that never counts again."""
     return Entry(GONE, entry.source, entry.record, None, entry.occurred_at, 0)
+
+
+def _gone_name(source: str, record: str) -> int:
+    return _name(f"g{source}\0{record}")
 
 
 def _id_name(source: str, id_: str) -> int:

@@ -48,7 +48,7 @@ def results_of(kind: str) -> list[Discrepancy]:
     return run.engine.revisions
 
 
-@pytest.mark.parametrize("kind", ["zero_sum", "invariant"])
+@pytest.mark.parametrize("kind", ["zero_sum", "balance", "invariant"])
 async def test_every_revision_is_stored_and_the_last_one_shown_as_published(database: Database, kind: str) -> None:
     revisions = results_of(kind)
     last = {one.id: one for one in revisions}

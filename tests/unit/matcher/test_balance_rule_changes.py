@@ -191,6 +191,26 @@ def test_a_count_is_explained_without_currency_and_an_adjustment_is_named() -> N
     assert [line.id for line in found.sides["movements"].adjustments] == ["a1"]
 
 
+def test_what_has_a_balance_is_called_by_its_key() -> None:
+    events = [one | {"refs": {"wallet_id": "w7"}} for one in DRIFTED]
+
+    assert only(*events, key="refs.wallet_id").explanation.startswith("Wallet w7 holds 9.50 EUR by circle")
+
+
+def test_a_movement_that_is_too_late_is_told_with_the_time_and_what_to_do() -> None:
+    """The detail names the account and how long its movements are open to change."""
+    changes = drive(
+        Core(0), log_of([RULE], [moved("m1", "10:00", "1.00", received_at="2026-11-28T10:00:00Z")], at("12:00"))
+    )
+    (letter,) = changes.dead_letters
+
+    assert (letter.reason, letter.rule, letter.event) == ("too late", "stack.circle_balance", "m1")
+    assert letter.detail == (
+        "ledger event m1 is dated further back than the 7 days for which movements of account w1 are taken and changed"
+    )
+    assert "adjustment" in letter.hint
+
+
 def test_the_evidence_is_the_reading_and_the_newest_movements() -> None:
     """All that count are in the sum; twenty are shown, newest first; those dated later are not among them."""
     events = [moved(f"m{number}", f"09:{number:02}", "1.00") for number in range(30)]
