@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from services.alerts.ports.explanations import ExplanationStore
-from services.alerts.use_cases.explanations import explain_changes
+from services.alerts.use_cases.explanations import CHANGES_MAX, explain_changes, skip_change
 from shared.errors import DependencyAway
 from shared.telemetry.health import Health
 
@@ -18,12 +18,30 @@ log = structlog.get_logger()
 async def explain(store: ExplanationStore, health: Health, *, poll_s: float, cluster_size_min: int) -> None:
     """Look at changes until cancelled; PostgreSQL being away only delays it."""
     health.watch("explainer", ROUND_S_MAX + poll_s)
+    singly = 0
     while True:
         health.heartbeat("explainer")
         try:
-            looked_at = await explain_changes(store, cluster_size_min=cluster_size_min)
+            looked_at = await explain_changes(
+                store, changes_max=1 if singly else CHANGES_MAX, cluster_size_min=cluster_size_min
+            )
         except DependencyAway as error:
             log.warning("the explainer waits", reason=str(error))
             looked_at = 0
+        except Exception:
+            # One change that cannot be looked at must not keep hints from all others: find it, and leave it out.
+            log.exception("looking for near misses and clusters failed", singly=bool(singly))
+            looked_at = await _leave_out(store) if singly else 1
+            singly = CHANGES_MAX + 1
+        singly = max(singly - 1, 0)
         if not looked_at:
             await asyncio.sleep(poll_s)
+
+
+async def _leave_out(store: ExplanationStore) -> int:
+    try:
+        skipped = await skip_change(store)
+    except DependencyAway:
+        return 0
+    log.error("a discrepancy has no hints", discrepancy=skipped)
+    return len(skipped)

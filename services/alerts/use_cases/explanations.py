@@ -52,6 +52,12 @@ async def explain_changes(
     return len(ids)
 
 
+async def skip_change(store: ExplanationStore) -> list[str]:
+    """Take the oldest change off the queue unseen, since looking at it failed; return the discrepancy's id."""
+    async with store.transaction() as transaction:
+        return await transaction.take(1)
+
+
 # ---- near misses
 
 

@@ -373,3 +373,24 @@ async def test_what_becomes_a_shadow_leaves(desk: Desk):
     await desk.take(missing("a", "INV-17", revision=2, offset=20, shadow=True))
     assert await desk.pairs() == {}
     assert {one.cluster for one in (await desk.shown()).values()} == {None}
+
+
+async def test_what_cannot_be_looked_at_keeps_nothing_else_from_it(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """A fault in one discrepancy: it is left out and said, all others get their hints."""
+    look = explanations.loose_end
+
+    def faulty(one: Discrepancy) -> Any:
+        if one.id == uid("bad"):
+            raise ArithmeticError("planted")
+        return look(one)
+
+    monkeypatch.setattr(explanations, "loose_end", faulty)
+    await desk.sink(missing("bad", "INV-99999"), A, B)
+    task = asyncio.create_task(explain(desk.store, Health(["database"]), poll_s=0.1, cluster_size_min=3))
+    try:
+        async with asyncio.timeout(10):
+            while await desk.pairs() != PAIR:  # noqa: ASYNC110 - another task works on the database
+                await asyncio.sleep(0.05)
+    finally:
+        task.cancel()
+    assert await desk.count("discrepancy_news") == 0
