@@ -186,23 +186,20 @@ def test_a_superseded_adjustment_is_ignored_however_late_it_comes() -> None:
     assert [check.result for check in engine.checks] == ["passed"]
 
 
-def test_a_superseded_movement_is_ignored_after_its_page_was_folded() -> None:
+@pytest.mark.parametrize("changed", [{"id": "m1b", "record": "m1"}, {"id": "m2b", "record": "m2", "supersedes": "m1"}])
+def test_a_superseded_movement_is_ignored_after_its_page_was_folded(changed: Event) -> None:
     """What took its place may still change, and says again what it took the place of."""
-    at, settled = START + DAY, START + timedelta(days=2, hours=12)
+    at, later = START + DAY, START + timedelta(days=2, hours=12)
+    filler = [event(f"f{number}", START, START, amount="0.00") for number in range(3)]
     events = [
         event("m1", START, START),
+        *filler,
         event("m2", at, at, supersedes="m1"),
-        event("m1b", settled, settled, record="m1"),
-        event("m2b", at, settled, record="m2", supersedes="m1", sequence=1),
-        reading("s1", settled + timedelta(hours=1), "10.00"),
+        reading("s0", at + timedelta(hours=1), "10.00"),
+        event("x", at, later, sequence=1, **changed),
+        reading("s1", later + timedelta(hours=1), "10.00"),
     ]
-    filler = [event(f"f{number}", START, START, amount="0.00") for number in range(3)]
-    first = [reading("s0", at + timedelta(hours=1), "10.00")]
-    engine, _ = run_offline(
-        [RULE | {"opening": "0"}],
-        [events[0], *filler, events[1], *first, *events[2:]],
-        (settled + DAY).isoformat(),
-    )
+    engine, _ = run_offline([RULE | {"opening": "0"}], events, (later + DAY).isoformat())
 
     assert engine.dead_letters == []
     assert [check.result for check in engine.checks] == ["passed", "passed"]
