@@ -4,12 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
+from services.alerts.adapters import explanation_store
 from services.alerts.adapters.database import EVERY_ORG, Database
 from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.explanation_store import PostgresExplanations
@@ -17,7 +19,7 @@ from services.alerts.adapters.rows import discrepancy_of
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.triage_store import PostgresTriage
 from services.alerts.domain.cluster import clusters
-from services.alerts.domain.near_miss import near_misses
+from services.alerts.domain.near_miss import loose_end, near_misses
 from services.alerts.domain.triage import Resolve, act
 from services.alerts.handlers.explainer import explain
 from services.alerts.handlers.http import create_app, v1
@@ -394,3 +396,31 @@ async def test_what_cannot_be_looked_at_keeps_nothing_else_from_it(desk: Desk, m
     finally:
         task.cancel()
     assert await desk.count("discrepancy_news") == 0
+
+
+async def test_a_look_reads_by_index_behind_row_level_security(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """Also before PostgreSQL has statistics. A NUMERIC would not: comparing one could tell of another org's rows."""
+    ends = [missing(f"a{n}", f"order {n}", f"{n}.13", after_s=n) for n in range(1, 600)]
+    await desk.take(*ends, missing("b", "order 7", "300.13", on="internal"))
+    monkeypatch.setattr(explanation_store, "_AROUND", f"EXPLAIN {explanation_store._AROUND}")
+    monkeypatch.setattr(explanation_store, "_stored_end", lambda row: row)
+    end = loose_end(ends[300])
+    assert end is not None
+    async with desk.store.transaction() as transaction:
+        fetched: list[str] = []
+        fetch = transaction._driver.fetch
+
+        async def keep(query: str, *given: Any) -> Any:
+            rows = await fetch(query, *given)
+            if not query.startswith("EXPLAIN"):
+                return rows
+            fetched.extend(row["QUERY PLAN"] for row in rows)
+            return []
+
+        monkeypatch.setattr(transaction, "_driver", SimpleNamespace(fetch=keep))
+        await transaction.around(end, None)
+    plan = "\n".join(fetched)
+    assert "Seq Scan on loose_ends" not in plan
+    assert plan.count("loose_ends_digits_idx") == 5, plan
+    assert plan.count("loose_ends_signature_idx") == 1
+    assert plan.count("loose_ends_size_idx") == 1
