@@ -92,6 +92,7 @@ class _Identity(msgspec.Struct):
     rule: str = ""
     key: Any = None
     code: str | None = None
+    currency: str | None = None
     as_of: str | None = None
 
 
@@ -107,7 +108,8 @@ def identify(value: bytes) -> tuple[str, int]:
     if read.id is not None:
         return f"{read.id}/{read.revision}", read.log.offset
     key = read.key if isinstance(read.key, str) else "/".join(read.key or ())
-    return f"{read.rule} {key} {read.code or ''} as of {read.as_of} at {read.log.offset}", read.log.offset
+    which = read.code or read.currency or ""
+    return f"{read.rule} {key} {which} as of {read.as_of} at {read.log.offset}", read.log.offset
 
 
 def dead_letter_results(batch: Batch) -> Iterator[Result]:

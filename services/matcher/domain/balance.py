@@ -33,7 +33,7 @@ from services.matcher.domain.timers import NEVER
 from shared.contracts.dead_letter import Reason
 from shared.contracts.discrepancy import Check, CheckResult, LogPosition, Resolution
 from shared.contracts.event import from_microseconds
-from shared.contracts.leg import Cut, GroupName, Leg, Withdraw, read_group_key
+from shared.contracts.leg import Cut, GroupName, Leg, Withdraw, group_key, read_group_key
 from shared.money import EXACT, format_amount
 from shared.rules.balance_rule import PARTS_JOINED_BY, BalanceRule
 from shared.rules.extract.balance import ERROR, READING
@@ -321,7 +321,7 @@ class _Held:
         unexplained: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Publish a verdict on a reading; `as_of` in microseconds."""
+        """Publish a verdict on a reading under a key of its currency; `as_of` in microseconds."""
         if not self.watch.enabled:
             return
         check = Check(
@@ -342,7 +342,8 @@ class _Held:
             unexplained=unexplained,
             shadow=self.rule.shadow,
         )
-        self.state.changes.checks.append((self.key, check))
+        key = self.key if currency is None else group_key(self.name.org, self.name.rule, (*self.name.key, currency))
+        self.state.changes.checks.append((key, check))
 
 
 # ---- readings

@@ -222,6 +222,17 @@ def test_the_evidence_is_the_reading_and_the_newest_movements() -> None:
     assert (found.sides["snapshots"].id, found.sides["snapshots"].amount) == ("s1", "9.00")
 
 
+def test_verdicts_are_keyed_by_account_and_currency() -> None:
+    """The topic keeps the last of each key, so each currency needs one."""
+    dollars = read("s2", "11:00", "0.00", currency="USD")
+    changes = drive(Core(0), log_of([RULE], [*DRIFTED, dollars], at("12:00")))
+
+    assert [key for key, _ in changes.checks] == [
+        b'["acme","stack.circle_balance","w1","EUR"]',
+        b'["acme","stack.circle_balance","w1","USD"]',
+    ]
+
+
 def test_a_shadow_rule_says_so_in_verdicts_and_mismatches() -> None:
     changes = drive(Core(0), log_of([RULE | {"shadow": True}], list(DRIFTED), at("12:00")))
 
