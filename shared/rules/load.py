@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import UsageError
 from shared.rules.model import KIND_TAGS, KINDS, RuleFile
+from shared.strict_yaml import YamlInvalid, parse_yaml
 
 SIZE_MAX_BYTES = 4_000_000
 """A rules file larger than this is not one."""
@@ -22,19 +22,6 @@ class RulesInvalid(UsageError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without surprises: a key given twice is an error instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
 
 def load_rules(path: Path) -> RuleFile:
@@ -57,11 +44,9 @@ def load_rules(path: Path) -> RuleFile:
 def parse_rules(text: str, name: str = "rules") -> RuleFile:
     """Validate the text of a rules file; `name` is what errors call it."""
     try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise RulesInvalid([f"{where}: not valid YAML: {getattr(error, 'problem', error)}"]) from None
+        document = parse_yaml(text, name)
+    except YamlInvalid as error:
+        raise RulesInvalid([str(error)]) from None
     return validate_rules(document, name)
 
 
