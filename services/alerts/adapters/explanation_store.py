@@ -36,8 +36,8 @@ SELECT discrepancy_id::text FROM taken GROUP BY 1 ORDER BY min(id)"""
 
 _CHANGED = """
 SELECT id::text, revision, state, status, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate,
-       expected, actual, difference, currency, raised_at, resolved_at, resolution, expired, explanation, shadow, log_partition,
-       log_offset, log_time
+       expected, actual, difference, currency, raised_at, resolved_at, resolution, expired, explanation, shadow,
+       cause, explained, unexplained, log_partition, log_offset, log_time
 FROM discrepancies WHERE id = ANY($1::uuid[])"""
 
 _COLUMNS = (

@@ -1,5 +1,6 @@
 """Rows of PostgreSQL read into the contracts; JSON columns come as text (`column::text`)."""
 
+from decimal import Decimal
 from typing import Any, Protocol
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from services.alerts.domain.triage import Facts, Standing
 from shared.contracts.discrepancy import Discrepancy, Key, LogPosition, SideEvidence
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
+from shared.money import format_amount
 
 
 class Row(Protocol):
@@ -19,6 +21,7 @@ read_key = msgspec.json.Decoder(Key).decode
 read_item_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
 _read_facts = msgspec.json.Decoder(Facts).decode
 _read_sides = msgspec.json.Decoder(dict[str, SideEvidence | None]).decode
+_read_reasons = msgspec.json.Decoder(list[str]).decode
 _read_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode
 
 
@@ -72,8 +75,15 @@ def discrepancy_of(row: Row) -> Discrepancy:
         expired=row["expired"],
         explanation=row["explanation"],
         log=log_of(row),
+        reason=row["cause"],
+        explained=_printed(row["explained"], row["currency"]),
+        unexplained=_printed(row["unexplained"], row["currency"]),
         shadow=row["shadow"],
     )
+
+
+def _printed(amount: Decimal | None, currency: str | None) -> str | None:
+    return None if amount is None else format_amount(amount, currency)
 
 
 def item_of(row: Row) -> Item:
@@ -93,4 +103,6 @@ def item_of(row: Row) -> Item:
         live=row["live"],
         log=log_of(row),
         shadow=row["shadow"],
+        confidence=row["confidence"],
+        reasons=_read_reasons(row["reasons"]) if row["reasons"] else [],
     )

@@ -50,7 +50,7 @@ RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
 """Topics that carry progress, all with the partitions of `legs`. `not-reconciled` has other partitions and no progress:
 a period does not wait for it."""
 
-_JSON_OF_ITEM: Final = frozenset({"key", "sides", "discrepancies"})
+_JSON_OF_ITEM: Final = frozenset({"key", "sides", "discrepancies", "reasons"})
 _SUMMARY = [column for column in runs.c if column.name not in {"report_json", "report_markdown"}]
 _decode_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
 _decode_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode

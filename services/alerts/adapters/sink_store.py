@@ -74,7 +74,8 @@ SELECT {_HOLDER} FROM found r JOIN items i ON i.id = r.item_id ORDER BY r.record
 
 _DISCREPANCIES = """
 SELECT id::text, revision, state, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate, expected, actual,
-       difference, currency, raised_at, resolved_at, resolution, expired, explanation, shadow, log_partition, log_offset, log_time
+       difference, currency, raised_at, resolved_at, resolution, expired, explanation, shadow, cause,
+       explained, unexplained, log_partition, log_offset, log_time
 FROM discrepancies WHERE id = ANY($1::uuid[])"""
 
 _SUBSCRIPTIONS = """
@@ -83,24 +84,26 @@ SELECT id::text, org, types, severity_min, created_at FROM webhook_endpoints WHE
 _DISCREPANCY = (
     "id", "org", "group_id", "revision", "state", "status", "rule", "pack", "type", "severity", "key", "side", "account",
     "sides", "duplicate", "expected", "actual", "difference", "currency", "raised_at", "resolved_at", "resolution",
-    "expired", "explanation", "shadow", "log_partition", "log_offset", "log_time", "assignee", "reason", "accepted",
+    "expired", "explanation", "shadow", "cause", "explained", "unexplained", "log_partition", "log_offset", "log_time", "assignee", "reason", "accepted",
     "reopened", "status_at",
 )  # fmt: skip
 _DISCREPANCY_REVISION = (
     "id", "log_offset", "revision", "log_partition", "log_time", "org", "rule", "state", "type", "severity", "expected",
     "actual", "difference", "currency", "raised_at", "resolved_at", "resolution", "expired", "explanation", "sides", "shadow",
+    "cause", "explained", "unexplained",
 )  # fmt: skip
 _ITEM = (
     "id", "org", "group_id", "revision", "status", "rule", "pack", "key", "sides", "discrepancies", "at", "occurred_at",
-    "live", "shadow", "log_partition", "log_offset", "log_time", "reopened_offset",
+    "live", "shadow", "confidence", "reasons", "log_partition", "log_offset", "log_time", "reopened_offset",
 )  # fmt: skip
 _ITEM_REVISION = (
     "id", "log_offset", "revision", "log_partition", "log_time", "org", "rule", "pack", "key", "status", "sides",
-    "discrepancies", "at", "occurred_at", "live", "shadow",
+    "discrepancies", "at", "occurred_at", "live", "shadow", "confidence", "reasons",
 )  # fmt: skip
 _CHECK = (
     "id", "org", "rule", "pack", "key", "code", "result", "currency", "as_of", "expected", "actual", "difference",
-    "log_partition", "log_offset", "log_time", "shadow",
+    "log_partition", "log_offset", "log_time", "shadow", "cause", "explained", "unexplained", "entries", "entries_stated",
+    "period", "usage", "partial",
 )  # fmt: skip
 _NOT_RECONCILED = ("org", "event_id", "source", "type", "occurred_at", "received_at")
 _ITEM_NOTES = ("last", "fresh")
@@ -426,8 +429,8 @@ def _discrepancy_row(revision: StoredRevision) -> tuple[Any, ...]:
         found.id, found.org, revision.group_id, found.revision, found.state, standing.status, found.rule, found.pack,
         found.type, found.severity, _json(found.key).decode(), found.side, found.account, _json(found.sides).decode(),
         found.duplicate, found.expected, found.actual, _number(found.difference), found.currency, found.raised_at,
-        found.resolved_at, found.resolution, found.expired, found.explanation, found.shadow, found.log.partition,
-        found.log.offset, found.log.time, standing.assignee, standing.reason,
+        found.resolved_at, found.resolution, found.expired, found.explanation, found.shadow, found.reason,
+        _number(found.explained), _number(found.unexplained), found.log.partition, found.log.offset, found.log.time, standing.assignee, standing.reason,
         None if standing.accepted is None else _json(standing.accepted).decode(), standing.reopened, standing.status_at,
         revision.last,
     )  # fmt: skip
@@ -438,7 +441,7 @@ def _item_row(revision: StoredItemRevision) -> tuple[Any, ...]:
     return (
         item.id, item.org, revision.group_id, item.revision, item.status, item.rule, item.pack, _json(item.key).decode(),
         _json(item.sides).decode(), _json(item.discrepancies).decode(), item.at, item.occurred_at, item.live,
-        item.shadow, item.log.partition, item.log.offset, item.log.time, None, revision.last, revision.records is not None,
+        item.shadow, item.confidence, _json(item.reasons).decode() if item.reasons else None, item.log.partition, item.log.offset, item.log.time, None, revision.last, revision.records is not None,
     )  # fmt: skip
 
 
@@ -456,7 +459,9 @@ def _check_row(place: Place, offset: int, check: Check) -> tuple[Any, ...]:
     return (
         name_id(place.topic, str(place.partition), str(offset)), check.org, check.rule, check.pack,
         _json(check.key).decode(), check.code, check.result, check.currency, check.as_of, check.expected, check.actual,
-        _number(check.difference), check.log.partition, check.log.offset, check.log.time, check.shadow,
+        _number(check.difference), check.log.partition, check.log.offset, check.log.time, check.shadow, check.reason,
+        _number(check.explained), _number(check.unexplained), check.entries, check.of, check.period, _number(check.usage),
+        check.partial,
     )  # fmt: skip
 
 

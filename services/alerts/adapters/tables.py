@@ -112,6 +112,9 @@ discrepancies = Table(
         server_default="false",
         comment="from a rule that only watches: no alert, no report",
     ),
+    Column("cause", Text, comment="which of a type's causes it is, in the matcher's words"),
+    Column("explained", Numeric),
+    Column("unexplained", Numeric),
     Index(None, "org", "raised_at", "id"),
     Index("discrepancies_open_idx", "org", "status", "raised_at", postgresql_where=text("status <> 'resolved'")),
     Index(None, "group_id"),
@@ -143,6 +146,9 @@ discrepancy_revisions = Table(
     # JSON, not JSONB, which would sort the sides: their order says which one is expected.
     Column("sides", JSON, nullable=False),
     Column("shadow", Boolean, nullable=False, server_default="false"),
+    Column("cause", Text),
+    Column("explained", Numeric),
+    Column("unexplained", Numeric),
     comment="every revision as it was stored; append-only",
 )
 
@@ -170,6 +176,8 @@ items = Table(
         server_default="false",
         comment="from a rule that only watches: no alert, no report",
     ),
+    Column("confidence", Text, comment="of records matched without a shared key, from 0 to 1"),
+    Column("reasons", JSONB),
     Column("log_partition", Integer, nullable=False),
     Column("log_offset", BigInteger, nullable=False),
     Column("log_time", _Time, nullable=False),
@@ -203,6 +211,8 @@ item_revisions = Table(
     Column("occurred_at", _Time),
     Column("live", Boolean, nullable=False),
     Column("shadow", Boolean, nullable=False, server_default="false"),
+    Column("confidence", Text),
+    Column("reasons", JSONB),
     comment="earlier revisions of items, the present ones stand in items; append-only; a report asks what was at a log time",
 )
 
@@ -225,7 +235,7 @@ checks = Table(
     Column("rule", Text, nullable=False),
     Column("pack", Text, nullable=False),
     Column("key", JSONB, nullable=False),
-    Column("code", Text, nullable=False),
+    Column("code", Text),
     Column("result", Text, nullable=False),
     Column("currency", Text),
     Column("as_of", _Time, nullable=False),
@@ -236,6 +246,14 @@ checks = Table(
     Column("log_offset", BigInteger, nullable=False),
     Column("log_time", _Time, nullable=False),
     Column("shadow", Boolean, nullable=False, server_default="false"),
+    Column("cause", Text, comment="why it is in error, or what failed it"),
+    Column("explained", Numeric),
+    Column("unexplained", Numeric),
+    Column("entries", Integer),
+    Column("entries_stated", Integer),
+    Column("period", Text),
+    Column("usage", Numeric),
+    Column("partial", Boolean, comment="the period has no closing reading yet"),
     Index(None, "org", "rule", "as_of"),
 )
 

@@ -48,7 +48,7 @@ from shared.contracts.near_miss import Cluster, NearMiss
 from shared.ids import canonical
 
 _read_near_miss = msgspec.json.Decoder(NearMiss).decode
-_JSON_TEXT = ("key", "sides", "accepted", "discrepancies", "event")
+_JSON_TEXT = ("key", "sides", "accepted", "discrepancies", "event", "reasons")
 """Read as text and decoded into contracts: once, and with the order of the sides."""
 
 

@@ -135,6 +135,9 @@ class DiscrepancyBody(BaseModel):
     shadow: bool = Field(
         default=False, description="From a rule that only watches: nobody is alerted, no report counts it."
     )
+    cause: str | None = Field(default=None, description="Which of a type's causes it is, such as `incomplete`.")
+    explained: str | None = Field(default=None, description="Of a drift: what movements after the reading explain.")
+    unexplained: str | None = None
     assignee: str | None
     reason: str | None = Field(description="A person's reason code, or the engine's resolution.")
     reopened: int
@@ -216,6 +219,10 @@ class ItemBody(BaseModel):
     live: bool
     log: dict[str, Any]
     shadow: bool = False
+    confidence: str | None = Field(
+        default=None, description="Of records matched without a shared key: how alike they are, from 0 to 1."
+    )
+    reasons: list[str] = Field(default=[], description="What made them alike.")
 
 
 class AssignRequest(BaseModel):
@@ -296,6 +303,7 @@ def _discrepancy(stored: Stored) -> dict[str, Any]:
     standing = stored.standing
     return {
         **_plain(stored.found),
+        "cause": stored.found.reason,
         "status": standing.status,
         "assignee": standing.assignee,
         "reason": standing.reason,
