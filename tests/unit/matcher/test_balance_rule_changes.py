@@ -238,3 +238,21 @@ def test_a_shadow_rule_says_so_in_verdicts_and_mismatches() -> None:
 
     assert [one.shadow for one in changes.discrepancies] == [True]
     assert [check.shadow for _, check in changes.checks] == [True]
+
+
+def test_a_change_writes_one_page_and_at_most_the_head_however_many_movements_there_are() -> None:
+    """A new movement, a correction of an old one, and a late one that judges again."""
+    log = log_of([RULE], [moved(f"m{number:05}", "09:00", "1.00") for number in range(2000)], at("09:01"))
+    core = Core(0)
+    drive(core, log)
+    drive(core, log_of([RULE], [read("s1", "10:00", "2000.00")], at("10:01"))[1:], 5000)
+    changes = [
+        (moved("new", "10:30", "1.00"), 1),
+        (moved("m00100b", "09:00", "2.00", record="m00100", sequence=1), 3),
+        (moved("late", "09:30", "1.00"), 2),
+    ]
+    for one, cells in changes:
+        written = drive(core, log_of([RULE], [one], at("11:00"))[1:], 6000).state
+        of_account = [(key, value) for key, value in written if key.startswith(b"[")]
+        assert len(of_account) <= cells
+        assert sum(len(value) for _, value in of_account) < 12_000
