@@ -20,9 +20,10 @@ from services.ingest.domain.rule_book import RuleBook
 from services.ingest.handlers.copier import Copier
 from services.ingest.handlers.http import Ingest, http_app
 from services.ingest.handlers.normaliser import CONDITION, NormaliserLoop, Parts, Stalled
+from services.ingest.handlers.rederiver import Rederiver
 from services.ingest.settings import IngestSettings, Role
 from shared.contracts.directory import decode_entry
-from shared.contracts.rule_set import RuleSetRecord, decode_rule_set
+from shared.contracts.rule_set import RuleSetRecord, decode_rule_derived, decode_rule_set, read_key
 from shared.errors import DependencyAway
 from shared.kafka.client import wait_for_kafka
 from shared.kafka.settings import KafkaSettings
@@ -42,8 +43,6 @@ DRAIN_TIMEOUT_S = 8.0
 GC_THRESHOLD = 50_000
 """Objects made between two looks for garbage: about one batch."""
 
-_rule_set_names = msgspec.json.Decoder(tuple[str, str]).decode
-
 log = structlog.get_logger(__name__)
 
 
@@ -62,7 +61,11 @@ class _RulesFeed:
         waiting, self._waiting = self._waiting, []
         for key, value, offset in waiting:
             try:
-                org, pack = _rule_set_names(key)
+                self._book.version = max(self._book.version, offset)
+                org, pack, rule = read_key(key)
+                if rule is not None:
+                    self._take_note(value, offset)
+                    continue
                 rule_set: RuleSetRecord | None = decode_rule_set(value) if value else None
                 self._book.apply(org, pack, rule_set, offset)
             except (msgspec.MsgspecError, RulesInvalid) as error:
@@ -71,6 +74,13 @@ class _RulesFeed:
                 log.info(
                     "rules in force", org=org, pack=pack, offset=offset, rules=len(rule_set.rules) if rule_set else 0
                 )
+
+    def _take_note(self, value: bytes | None, offset: int) -> None:
+        if value is None:
+            return
+        note = decode_rule_derived(value)
+        self._book.derived(note, offset)
+        log.info("rule was derived anew", org=note.org, rule=note.rule, derivation=note.number)
 
 
 def _directory_taker(directory: Directory) -> Callable[[bytes, bytes | None, int], None]:
@@ -205,6 +215,7 @@ class _Process:
         if self._normalises:
             parts.append(("rules", self._rules_topic.follow()))
             parts.append(("normaliser", self._normaliser.run()))
+            parts.append(("derivations", Rederiver(self._settings, self._kafka, self._book, self._normaliser).run()))
         return parts
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:

@@ -52,7 +52,14 @@ class WithdrawRequested(msgspec.Struct, tag="withdraw", frozen=True, kw_only=Tru
     record: str
 
 
-InboxRecord = WebhookReceived | RowReceived | TickRequested | CutRequested | WithdrawRequested
+class RulesAwaited(msgspec.Struct, tag="rules", frozen=True):
+    """What stands behind this record in its partition is derived by rules at least as new as `version`."""
+
+    version: int
+    """Offset in the topic `rules`."""
+
+
+InboxRecord = WebhookReceived | RowReceived | TickRequested | CutRequested | WithdrawRequested | RulesAwaited
 
 _PREFIX = bytes([VERSION])
 _encode = msgspec.msgpack.Encoder().encode

@@ -46,12 +46,28 @@ class Leg(msgspec.Struct, array_like=True, tag=0, gc=False):
     """What else the rule's kind reads of the event, by the rule's own names; exact decimals as text."""
 
 
+class FeedCount(msgspec.Struct, array_like=True, gc=False):
+    """How many events of a source one inbox partition had between two ticks, and when: receipts by the broker's clock."""
+
+    org: str
+    source: str
+    events: int
+    first_at: Milliseconds
+    last_at: Milliseconds
+    longest_ms: int
+    """The longest time between two of them."""
+    owner: int
+    """The partition of `legs` that speaks for the feed."""
+
+
 class Tick(msgspec.Struct, array_like=True, tag=1, gc=False):
     """Inbox partition `inbox_partition` of `partitions` has been read up to `time`; every earlier leg of it is before this."""
 
     inbox_partition: int
     partitions: int
     time: Milliseconds
+    feeds: list[FeedCount] | None = None
+    """What came of the sources that rules know, since the last tick that told it; None: nobody counted."""
 
 
 class RuleRecord(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -64,6 +80,10 @@ class RuleRecord(msgspec.Struct, array_like=True, tag=2, gc=False):
     """Offset of its rule set in the topic `rules`: the highest one is in force."""
     specification: str
     """JSON `{"pack", "rule"}` (see `shared.rules.match_rule.rule_record`); empty when the rule was withdrawn."""
+    derivation: int = 0
+    """How often the rule's legs have been derived anew; what an earlier derivation left is closed."""
+    deriving: bool = False
+    """Its legs are still being derived: it judges as a shadow, and nothing that falls due is done, until they are all there."""
 
 
 class Cut(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -121,6 +141,11 @@ def group_key(org: str, rule: str, key: tuple[str, ...]) -> bytes:
 def keyless_group_key(org: str, rule: str, source: str, record: str) -> bytes:
     """Return the group key of a record without a match key; the null keeps it apart from every real key."""
     return canonical([org, rule, None, source, record])
+
+
+def feed_key(org: str, source: str) -> bytes:
+    """Return the key whose partition speaks for the feed of a source; no rule is called `feed`, for names have a dot."""
+    return canonical([org, "feed", source])
 
 
 class GroupName(msgspec.Struct, frozen=True):

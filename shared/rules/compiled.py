@@ -63,10 +63,15 @@ def read_rule(specification: Any) -> RuleModel:
     return _validate(specification)
 
 
-def rule_record(org: str, pack: str, rule: RuleModel, version: int) -> RuleRecord:
-    """Return the control record that puts `rule` in force; `version` is the offset of its rule set in topic `rules`."""
+def rule_record(
+    org: str, pack: str, rule: RuleModel, version: int, derivation: int = 0, *, deriving: bool = False
+) -> RuleRecord:
+    """Return the control record that puts `rule` in force; `version` is the offset of its rule set in topic `rules`.
+
+    `derivation`, `deriving`: see `RuleRecord`.
+    """
     text = encode({"pack": pack, "rule": specification(rule)}).decode()
-    return RuleRecord(org, rule.name, generation_of(org, pack, rule), version, text)
+    return RuleRecord(org, rule.name, generation_of(org, pack, rule), version, text, derivation, deriving)
 
 
 def compile_record(record: RuleRecord) -> CompiledRule:
@@ -76,7 +81,11 @@ def compile_record(record: RuleRecord) -> CompiledRule:
 
 
 def shape_of(record: RuleRecord) -> str:
-    """Return what gives the sides and cells of a rule's legs their meaning: its kind, its selectors' names, its key."""
+    """Return what gives the sides and cells of a rule's legs their meaning: its kind, its selectors' names, its key.
+
+    Where its legs were derived anew, also how often: what was there before is closed, whatever has changed.
+    """
     rule = read_rule(msgspec.json.decode(record.specification)["rule"])
     kind = WITHOUT_KEY if isinstance(rule, CandidateRuleModel) else rule.kind
-    return encode([kind, *rule.shape]).decode()
+    again = [{"derivation": record.derivation}] if record.derivation else []
+    return encode([kind, *rule.shape, *again]).decode()

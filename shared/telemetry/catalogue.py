@@ -100,6 +100,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("partition",),
     ),
     Metric(
+        "tieout_ingest_derivation_remaining_records",
+        "gauge",
+        "records",
+        "Events still to be read for a rule whose events are derived anew (`rules apply --rederive`).",
+        ("rule",),
+    ),
+    Metric(
         "tieout_matcher_lag_records",
         "gauge",
         "records",

@@ -15,6 +15,7 @@ from shared.contracts.event import Event, EventRefused, PostedEvent, accept, fro
 from shared.contracts.inbox import (
     CutRequested,
     RowReceived,
+    RulesAwaited,
     TickRequested,
     WebhookReceived,
     WithdrawRequested,
@@ -45,7 +46,7 @@ Outgoing = tuple[bytes | None, LegRecord]
 class Outcome:
     """What a batch of inbox records comes to; `legs` keeps their order."""
 
-    __slots__ = ("dead_letters", "events", "ignored", "legs", "normalised", "not_reconciled")
+    __slots__ = ("awaited", "dead_letters", "events", "ignored", "legs", "normalised", "not_reconciled")
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -56,6 +57,8 @@ class Outcome:
         """Events that no rule selects."""
         self.ignored: Counter[SourceAndType] = Counter()
         """Notifications about no money movement."""
+        self.awaited = -1
+        """Version of the rules that what comes next must be derived by."""
 
 
 class Normaliser:
@@ -82,6 +85,8 @@ class Normaliser:
                 self._webhook(record, place, outcome)
             case TickRequested():
                 pass
+            case RulesAwaited(version=version):
+                outcome.awaited = max(outcome.awaited, version)
             case CutRequested(org=org, id=id_):
                 outcome.legs.append((None, Cut(org, id_, place.partition, place.time_ms)))
             case WithdrawRequested(org=org, rule=rule, source=source, record=name):

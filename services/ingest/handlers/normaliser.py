@@ -51,6 +51,11 @@ BACKOFF_S_MAX = 2.0
 CLOSE_TIMEOUT_S = 5.0
 COMMIT_INTERVAL_S = 0.2
 """A commit a round would cost more than the round where few records come; what is repeated after a kill is short."""
+PLACE_HEADER = "inbox"
+"""Of events: partition and offset of the inbox record that they were made of, as `3/4711`."""
+RULES_TIMEOUT_S = 30.0
+"""For rules that are in the topic already; after this the session starts anew and reads them again."""
+RULES_PAUSE_S = 0.05
 COMMIT_TIMEOUT_S = 15.0
 """aiokafka looks for the group's coordinator for ever; after this the session starts anew."""
 
@@ -86,6 +91,8 @@ class NormaliserLoop:
         self._stopping = asyncio.Event()
         self.records_done = 0
         """Inbox records whose events and legs are acknowledged, since the start of this process."""
+        self.leads = False
+        """This process has the first partition of the inbox, and with it what only one has to do."""
 
     def stop(self) -> None:
         """End after the round that is under way."""
@@ -199,6 +206,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         async with self._busy:
             await self._commit()
             self._next = {}
+            self._loop.leads = False
             for partition in revoked:
                 self._times.pop(partition.partition, None)
                 self._heard.pop(partition.partition, None)
@@ -208,6 +216,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         now = time.monotonic()
         for partition in assigned:
             self._heard[partition.partition] = now
+            self._loop.leads = self._loop.leads or partition.partition == 0
         self._health.set_ready(CONDITION)
 
     # ---- a round
@@ -237,24 +246,45 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         with batch_span("normalise", headers_of):
             outcome = Outcome()
             contexts: list[tuple[int, int, int, int, Headers]] = []
+            places: list[Headers] = []
             done = 0
             for partition, records in found.items():
                 number = partition.partition
                 for record in records:
                     events, legs = len(outcome.events), len(outcome.legs)
                     self._normaliser.add(record.value or b"", Place(number, record.offset, record.timestamp), outcome)
+                    if outcome.awaited > self._rules.version:
+                        await self._rules_come(outcome.awaited)
+                    if added := len(outcome.events) - events:
+                        places += [[(PLACE_HEADER, b"%d/%d" % (number, record.offset))]] * added
                     if record.headers and (context := forward_headers(record.headers)):
                         contexts.append((events, len(outcome.events), legs, len(outcome.legs), context))
                     done += 1
                     if not done % SLICE_RECORDS:
                         await asyncio.sleep(0)
-            batches = await self._packed(outcome, contexts)
+            batches = await self._packed(outcome, places, contexts)
             await self._acknowledged(await batches.send())
         self._announced = self._rules.revision
         self._note(found)
         self._count(outcome)
 
-    async def _packed(self, outcome: Outcome, contexts: "Sequence[tuple[int, int, int, int, Headers]]") -> Batches:
+    async def _rules_come(self, version: int) -> None:
+        """Wait for rules that somebody has seen in the topic: what comes next must be derived by them.
+
+        Raises:
+            SendFailed: they do not come.
+        """
+        for _ in range(round(RULES_TIMEOUT_S / RULES_PAUSE_S)):
+            self._take_rules()
+            if self._rules.version >= version:
+                return
+            self._health.heartbeat(LOOP)
+            await asyncio.sleep(RULES_PAUSE_S)
+        raise SendFailed(f"the topic of rules was not read up to {version} within {RULES_TIMEOUT_S:g} s")
+
+    async def _packed(
+        self, outcome: Outcome, places: Sequence[Headers], contexts: "Sequence[tuple[int, int, int, int, Headers]]"
+    ) -> Batches:
         batches = Batches(self._sender)
         topics, counts = self._topics, self._counts
         self._announce(batches)
@@ -264,7 +294,8 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for at, event in enumerate(outcome.events):
             key = event.uuid.encode()
             partition = partition_of(key, events_partitions)
-            batches.add(topics.events, partition, key, _encode_json(event), event_headers.get(at, NO_HEADERS))
+            headers = places[at] + event_headers[at] if at in event_headers else places[at]
+            batches.add(topics.events, partition, key, _encode_json(event), headers)
             if not at % SLICE_RECORDS:
                 await asyncio.sleep(0)
         not_reconciled_partitions = counts[topics.not_reconciled]

@@ -13,6 +13,7 @@ from services.matcher.domain.account import ACCOUNTS
 from services.matcher.domain.balance import Balance
 from services.matcher.domain.candidates import CANDIDATES, Candidates
 from services.matcher.domain.changes import Changes
+from services.matcher.domain.feed import Said, is_feed_entry
 from services.matcher.domain.group import Group
 from services.matcher.domain.invariant import Invariant
 from services.matcher.domain.kept_legs import is_kept, is_one
@@ -29,7 +30,8 @@ from shared.contracts.discrepancy import Resolution
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
 from shared.ids import canonical
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
-from shared.rules.compiled import CompiledRule, compile_record, shape_of
+from shared.rules.compiled import CompiledRule, compile_record, record_model, shape_of
+from shared.rules.feed_rule import FeedRule, sources_of
 from shared.rules.match_rule import MatchRule
 
 CORE_VERSION = 1
@@ -89,6 +91,8 @@ class Core:
         self._rule_states: dict[tuple[str, str], _RuleState] = {}
         self._rules: dict[str, CompiledRule | None] = {}
         """The rule in force by every generation seen; None: withdrawn."""
+        self._deriving: set[str] = set()
+        """Generations in force whose legs are not all there yet."""
         self._pairs: dict[str, Pairs] = {}
         """By every generation seen: the rule in force, where it makes pairs."""
         self._writer = MatchWriter(partition)
@@ -137,7 +141,9 @@ class Core:
                 if record.partitions != self._clock.partitions:
                     self._clock.partitions = record.partitions
                     self._state.dirty[CLOCK_ENTRY] = None
+                self._state.feeds.count(record)
                 self._advance(record.inbox_partition, record.time, offset)
+                self._settle_feeds(record, offset)
             case RuleRecord():
                 self._apply_rule(record, offset)
             case Cut():
@@ -171,6 +177,15 @@ class Core:
             for due, group in state.timers.due(log_time):
                 self._fire(group, due, offset)
 
+    def _settle_feeds(self, tick: Tick, offset: int) -> None:
+        """Say which feeds are silent, and which are back."""
+        if tick.feeds is not None:
+            self._say(self._state.feeds.settle(tick.partitions, lambda: self._state.position(offset)))
+
+    def _say(self, said: Said) -> None:
+        self._state.changes.discrepancies += said.discrepancies
+        self._state.changes.feeds += said.statuses
+
     def _fire(self, key: bytes, due: int, offset: int) -> None:
         due_at = self._state.due_at(key)
         if due_at is None:
@@ -184,6 +199,8 @@ class Core:
         cell = self._state.get(key)
         rule = self._rules[cell.generation]
         assert rule is not None, "cells of withdrawn rules are gone"
+        if rule.generation in self._deriving:
+            return  # its timers are set again when the last leg is there
         self._kinds[rule.kind].fire(key, cell, rule, due, offset)
 
     def _apply_leg(self, key: bytes, leg: Leg, offset: int) -> None:
@@ -205,16 +222,20 @@ class Core:
             self._know(state, record)
             return
         self._state.dirty[_rule_entry(name)] = None
-        if state is not None and state.record.specification == record.specification:
+        if state is not None and _says_the_same(state.record, record):
             state.record = record
             return
+        if state is not None and state.record.deriving and not record.deriving:
+            self._end_derivation(name, state.record, offset)
         old = self._rules[state.record.generation] if state is not None else None
         shape = state.shape if state is not None else ""
         rule = compile_record(record) if record.specification else None
         state = _next_state(state, record)
         self._rule_states[name] = state
         self._enforce(rule, state)
-        if old is None:
+        feeds = self._state.feeds
+        self._say(feeds.judge_again(record.org, self._state.position(offset), max(self._state.log_time, 0)))
+        if old is None or isinstance(rule or old, FeedRule):
             return
         if rule is None:
             self._close_rule(name, old, "rule_withdrawn", offset)
@@ -225,13 +246,28 @@ class Core:
             self._judge_rule_again(name, rule, offset)
             self._state.says_anew = False
 
+    def _end_derivation(self, name: tuple[str, str], record: RuleRecord, offset: int) -> None:
+        """Do what fell due while legs were derived, in order, as it would have been done then: still as a shadow."""
+        self._deriving.discard(record.generation)
+        state = self._state
+        for key in self._keys_of(name):
+            due_at = state.due_at(key)
+            assert due_at is not None, "the key is one of a cell"
+            state.timers.set(due_at, key)
+        for due, key in state.timers.due(state.log_time):
+            self._fire(key, due, offset)
+
     def _enforce(self, rule: CompiledRule | None, state: _RuleState) -> None:
         self._rules |= dict.fromkeys(state.generations, rule) | dict.fromkeys(state.retired)
+        self._deriving = {one.record.generation for one in self._rule_states.values() if one.record.deriving}
         self._pairs = {
             generation: Pairs(one, self._state, self._writer)
             for generation, one in self._rules.items()
             if isinstance(one, MatchRule) and one.pairs
         }
+        feeds, record = self._state.feeds, state.record
+        feeds.watch(record.org, record.rule, sources_of(record_model(record)) if rule is not None else ())
+        feeds.rule_feeds({one.generation: one for one in self._rules.values() if isinstance(one, FeedRule)}.values())
 
     def _know(self, state: _RuleState, record: RuleRecord) -> None:
         """Remember an older generation that a lagging normaliser still names."""
@@ -283,12 +319,15 @@ class Core:
 
     def take(self) -> Changes:
         """Return what happened since the last call, with the state entries that changed."""
+        self._state.dirty.update(self._state.feeds.take_dirty())
         return self._state.take(self._entry)
 
     def _entry(self, key: bytes) -> bytes:
         """Return an entry that is no cell."""
         if key == CLOCK_ENTRY:
             return _encode(self._clock)
+        if is_feed_entry(key):
+            return self._state.feeds.entry(key)
         org, rule = _decode_names(key.removeprefix(RULE_ENTRY))
         return _encode(self._rule_states[org, rule])
 
@@ -301,6 +340,8 @@ class Core:
         for name in list(self._rule_states):
             entry = _rule_entry(name)
             yield entry, self._entry(entry)
+        for entry in self._state.feeds.entries():
+            yield entry, self._entry(entry)
         yield from self._state.packed()
 
     def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
@@ -311,6 +352,8 @@ class Core:
                 self._state.log_time = self._clock.log_time
             elif key.startswith(RULE_ENTRY):
                 self._restore_rule(_decode_rule(value))
+            elif is_feed_entry(key):
+                self._state.feeds.restore(key, value)
             elif value and is_kept(value):
                 self._state.restore_kept(key, value)
             else:
@@ -330,6 +373,14 @@ class Core:
     def _restore_rule(self, state: _RuleState) -> None:
         self._rule_states[state.record.org, state.record.rule] = state
         self._enforce(compile_record(state.record) if state.record.specification else None, state)
+
+
+def _says_the_same(before: RuleRecord, record: RuleRecord) -> bool:
+    return (before.specification, before.derivation, before.deriving) == (
+        record.specification,
+        record.derivation,
+        record.deriving,
+    )
 
 
 def _next_state(state: _RuleState | None, record: RuleRecord) -> _RuleState:

@@ -92,8 +92,12 @@ class Match:
         state = self._state
         moment = state.moment(max(state.log_time, 0), offset)
         revisions = revise(cell, old, read_group_key(key), NOT_JUDGED, moment, cause)
-        if revisions:
-            state.changes.discrepancies += revisions
+        state.changes.discrepancies += revisions
+        if cause == "rule_changed" and cell.item_revision:
+            # Its records stand elsewhere from now on, and nowhere twice.
+            cell.records, cell.adjustments = [], None
+            self._publish(key, cell, old, PENDING, moment)
+        elif revisions:
             self._publish(key, cell, old, PENDING, moment)
 
     def cut(self, key: bytes, cell: Group, rule: MatchRule, record: Cut, offset: int) -> None:

@@ -160,7 +160,7 @@ async def test_a_rule_stands_in_every_partition_before_its_first_leg(kafka_setti
             BILLING.read_text().replace("deadline: 24h\n    settle", "deadline: 1h\n    settle")
         )
         keep = only_payments.model_copy(update={"rules": only_payments.rules[:1]})
-        lines = await apply_rules(kafka_settings, keep, "acme", "test")
+        lines = (await apply_rules(kafka_settings, keep, "acme", "test")).lines
         assert lines[0] == "~ billing.payments: deadline changed"
         assert "- billing.refunds: withdrawn" in lines
 

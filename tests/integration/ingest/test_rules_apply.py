@@ -31,11 +31,11 @@ pytestmark = pytest.mark.kafka
 
 async def test_applying_tells_what_changed_and_remembers_what_is_gone(kafka_settings: KafkaSettings, topics: Topics):
     file = load_rules(BILLING)
-    first = await apply_rules(kafka_settings, file, "acme", "me")
-    again = await apply_rules(kafka_settings, file, "acme", "me")
+    first = (await apply_rules(kafka_settings, file, "acme", "me")).lines
+    again = (await apply_rules(kafka_settings, file, "acme", "me")).lines
     fewer = file.model_copy(update={"rules": file.rules[:1]})
-    less = await apply_rules(kafka_settings, fewer, "acme", "me")
-    back = await apply_rules(kafka_settings, file, "acme", "me")
+    less = (await apply_rules(kafka_settings, fewer, "acme", "me")).lines
+    back = (await apply_rules(kafka_settings, file, "acme", "me")).lines
     assert first[0] == "+ billing.payments: new"
     assert again[0] == "= billing.payments: unchanged"
     assert "- billing.payouts: withdrawn" in less
@@ -48,7 +48,7 @@ async def test_applying_tells_what_changed_and_remembers_what_is_gone(kafka_sett
 async def test_a_rule_may_not_change_what_open_groups_were_made_by(kafka_settings: KafkaSettings, topics: Topics):
     await apply_rules(kafka_settings, load_rules(BILLING), "acme", "me")
     other_key = parse_rules(BILLING.read_text().replace("key: refs.payment_id", "key: refs.invoice"))
-    with pytest.raises(UsageError, match=r"billing\.payments: key may not change"):
+    with pytest.raises(UsageError, match=r"billing\.payments: key.* --rederive"):
         await apply_rules(kafka_settings, other_key, "acme", "me")
     other_pack = parse_rules(BILLING.read_text().replace("pack: billing", "pack: shop"))
     with pytest.raises(UsageError, match="exists in pack billing"):
