@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
-from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.database import Database
 from shared.contracts.inbox import WithdrawRequested, decode_inbox
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
@@ -19,10 +18,10 @@ from tests.support.planted import Event
 from tests.support.producer_client import ProducerClient
 from tests.support.servers import Server
 from tests.support.services import ORG, SECRET, prepared, short_rules
+from tests.support.stored_rows import become
 from tests.support.topic_log import all_records
 
 DEADLINE_S = 2.0
-TIMEOUT_S = 60.0
 KEYLESS_FIRST, KEYED_FIRST = "led_keyless_first", "led_keyed_first"
 RECORDS = (KEYLESS_FIRST, KEYED_FIRST)
 
@@ -51,21 +50,6 @@ def keyless(record: str) -> Event:
 def keyed(record: str) -> list[Event]:
     payment = f"pay_{record}"
     return [event("ledger", record, "keyed", payment), event("stripe", f"pi_{record}", "charge", payment)]
-
-
-async def rows(database: Database, query: str) -> set[tuple[Any, ...]]:
-    async with database.transaction(EVERY_ORG) as connection:
-        return {tuple(row) for row in await connection.execute(text(query))}
-
-
-async def become(database: Database, query: str, expected: set[tuple[Any, ...]]) -> None:
-    found: set[tuple[Any, ...]] = set()
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            while (found := await rows(database, query)) != expected:  # noqa: ASYNC110 - other processes write the rows
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"{query}: {found}, not {expected}, after {TIMEOUT_S:g} s") from None
 
 
 MATCHED = "SELECT key #>> '{}' FROM items WHERE status = 'matched'"
