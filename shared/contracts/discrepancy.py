@@ -116,6 +116,25 @@ class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
     """What made them alike."""
 
 
+class FeedStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source's feed stands, as partition `log.partition` knows it; on topic `checks`, with the header `kind: feed`."""
+
+    org: str
+    source: str
+    rule: str
+    """The rule it is watched by; empty: no rule selects the source any more."""
+    last_seen_at: datetime
+    usual_silence_ms: int | None
+    """The longest silence that is usual at this hour of the week; null: not known yet."""
+    silent_after_ms: int | None
+    """Silence after which it is told; null: not known yet."""
+    silent_since: datetime | None
+    """When it was last seen, while it is silent."""
+    waiting: int
+    """Groups of this partition whose missing record is not raised, since the feed is quiet or just back."""
+    log: LogPosition
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """Partition `log.partition` has been applied up to `log`; on `discrepancies`, `matches` and `checks` alike.
 

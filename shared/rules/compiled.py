@@ -11,6 +11,7 @@ from shared.rules.balance_rule import BalanceRuleModel, compile_balance
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.candidate_rule import CandidateRuleModel, compile_candidates
 from shared.rules.duplicates_rule import DuplicatesRuleModel, compile_duplicates
+from shared.rules.feed_rule import FeedRuleModel, compile_feed
 from shared.rules.generation import encode, generation_of, specification
 from shared.rules.invariant_rule import InvariantRuleModel, compile_invariant
 from shared.rules.match_rule import MatchRuleModel, compile_match
@@ -47,6 +48,7 @@ COMPILERS: dict[type[RuleModel], Callable[[str, str, Any], CompiledRule]] = {
     ZeroSumRuleModel: compile_zero_sum,
     BalanceRuleModel: compile_balance,
     InvariantRuleModel: compile_invariant,
+    FeedRuleModel: compile_feed,
 }
 """By the model a rule is written in: its compiler, which takes org, pack and the model."""
 
@@ -72,6 +74,11 @@ def rule_record(
     """
     text = encode({"pack": pack, "rule": specification(rule)}).decode()
     return RuleRecord(org, rule.name, generation_of(org, pack, rule), version, text, derivation, deriving)
+
+
+def record_model(record: RuleRecord) -> RuleModel:
+    """Return the rule, as written, of a control record that does not withdraw it."""
+    return read_rule(msgspec.json.decode(record.specification)["rule"])
 
 
 def compile_record(record: RuleRecord) -> CompiledRule:

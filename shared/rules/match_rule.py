@@ -177,6 +177,8 @@ class SideRule:
     deadline: Duration
     raises_duplicates: bool
     status_map: dict[str, str]
+    source: str = ""
+    """Whose records stand on it: while its feed is silent none of them is called missing."""
     known_live: dict[str | None, bool] = field(default_factory=dict, compare=False, repr=False)
     """Statuses already looked at: asked for every record."""
 
@@ -265,6 +267,7 @@ def compile_match(org: str, pack: str, model: MatchRuleModel) -> MatchRule:
             deadline=parse_duration(deadlines[name], calendar),
             raises_duplicates=one_to_one and name in model.duplicate_sides,
             status_map=status.map.get(name, {}) if status else {},
+            source=selector.source,
         )
         for name, selector in model.sides.items()
     )

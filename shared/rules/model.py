@@ -8,6 +8,7 @@ from shared.rules.balance_rule import BalanceRuleModel
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
 from shared.rules.candidate_rule import CandidateRuleModel
 from shared.rules.duplicates_rule import DuplicatesRuleModel
+from shared.rules.feed_rule import FeedRuleModel
 from shared.rules.invariant_rule import InvariantRuleModel
 from shared.rules.match_rule import MatchRuleModel
 from shared.rules.parts import Strict
@@ -18,7 +19,7 @@ RULES_MAX = 200
 """Rules in one pack."""
 
 
-KINDS = ("match", "zero_sum", "balance", "invariant", "duplicates")
+KINDS = ("match", "zero_sum", "balance", "invariant", "duplicates", "feed")
 """What `kind` may be."""
 KIND_TAGS = (*KINDS, WITHOUT_KEY)
 """Names of the models below, as pydantic puts them into the places of errors."""
@@ -44,7 +45,8 @@ Rule = Annotated[
     | Annotated[ZeroSumRuleModel, Tag("zero_sum")]
     | Annotated[BalanceRuleModel, Tag("balance")]
     | Annotated[InvariantRuleModel, Tag("invariant")]
-    | Annotated[DuplicatesRuleModel, Tag("duplicates")],
+    | Annotated[DuplicatesRuleModel, Tag("duplicates")]
+    | Annotated[FeedRuleModel, Tag("feed")],
     Discriminator(_kind),
 ]
 
@@ -64,4 +66,15 @@ class RuleFile(Strict):
                 msg = f"rule name {rule.name!r} is given twice"
                 raise ValueError(msg)
             seen.add(rule.name)
+        return self
+
+    @model_validator(mode="after")
+    def _feeds_once(self) -> Self:
+        seen: dict[str, str] = {}
+        for rule in self.rules:
+            for source in rule.source if isinstance(rule, FeedRuleModel) else ():
+                if source in seen:
+                    msg = f"rules {seen[source]} and {rule.name} both say when {source!r} is silent; leave it in one of them"
+                    raise ValueError(msg)
+                seen[source] = rule.name
         return self

@@ -6,13 +6,14 @@ import msgspec
 
 from services.matcher.domain.core import Core
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Check, Discrepancy
+from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus
 from shared.contracts.event import Event, from_milliseconds, milliseconds
 from shared.contracts.item import Item
-from shared.contracts.leg import Tick, Withdraw, keyless_group_key, read_group_key
+from shared.contracts.leg import FeedCount, Tick, Withdraw, keyless_group_key, read_group_key
 from shared.ids import dead_letter_id
 from shared.rules.compiled import rule_record
 from shared.rules.extract import Extracted, Extractor, Problem
+from shared.rules.feed_rule import FeedRuleModel
 from shared.rules.model import Rule
 
 CONTROL = b""
@@ -35,6 +36,16 @@ class OfflineEngine:
         self._packs = packs
         self._core = Core(0)
         self._extractors: dict[str, Extractor] = {}
+        self._counted = frozenset(
+            source
+            for rules in packs.values()
+            for rule in rules
+            if isinstance(rule, FeedRuleModel)
+            for source in rule.source
+        )
+        """Sources whose events are counted: files are no feeds unless a rule says so."""
+        self.feeds: dict[tuple[str, str], FeedStatus] = {}
+        """How each feed stood when it was told last."""
         self._keyless: set[bytes] = set()
         self._keyed: set[bytes] = set()
         self._offset = 0
@@ -48,12 +59,15 @@ class OfflineEngine:
         for group, leg in extracted.legs:
             self._core.apply(group, leg, self._offset)
         self._withdraw_keyless(event, extracted, received_ms)
+        if event.source in self._counted:
+            count = FeedCount(event.org, event.source, 1, received_ms, received_ms, 0, 0)
+            self._core.apply(CONTROL, Tick(0, 1, received_ms, [count]), self._offset)
         self._offset += 1
         self._collect()
 
     def advance(self, time_ms: int) -> None:
         """Let log time come to `time_ms` (milliseconds since 1970), so that what is due before it happens."""
-        self._core.apply(CONTROL, Tick(0, 1, time_ms), self._offset)
+        self._core.apply(CONTROL, Tick(0, 1, time_ms, [] if self._counted else None), self._offset)
         self._collect()
 
     def last_revisions(self) -> list[Discrepancy]:
@@ -117,6 +131,7 @@ class OfflineEngine:
         self.revisions += changes.discrepancies
         self.checks += [check for _, check in changes.checks]
         self.dead_letters += changes.dead_letters
+        self.feeds |= {(status.org, status.source): status for status in changes.feeds}
         for _, made in changes.items:
             item = made if isinstance(made, Item) else _decode_item(made)
             self.items[item.id] = item

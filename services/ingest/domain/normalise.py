@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from services.ingest.domain.feed_counts import FeedCounts
 from services.ingest.domain.providers import MAPPINGS, Mapped, MappingOptions, Unmapped
 from services.ingest.domain.rows import read_row
 from services.ingest.domain.rule_book import RuleBook
@@ -46,12 +47,14 @@ Outgoing = tuple[bytes | None, LegRecord]
 class Outcome:
     """What a batch of inbox records comes to; `legs` keeps their order."""
 
-    __slots__ = ("awaited", "dead_letters", "events", "ignored", "legs", "normalised", "not_reconciled")
+    __slots__ = ("awaited", "dead_letters", "events", "feeds", "ignored", "legs", "normalised", "not_reconciled")
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.legs: list[Outgoing] = []
         self.dead_letters: list[DeadLetter] = []
+        self.feeds = FeedCounts()
+        """Events of the sources that rules know."""
         self.normalised: Counter[SourceAndType] = Counter()
         self.not_reconciled: list[NotReconciledEvent] = []
         """Events that no rule selects."""
@@ -138,6 +141,8 @@ class Normaliser:
         if extractor is None:
             outcome.not_reconciled.append(_not_reconciled(event))
             return
+        if event.source in extractor.sources:
+            outcome.feeds.add(place.partition, event.org, event.source, place.time_ms)
         extracted = extractor.extract(event, place.partition, place.offset, place.time_ms)
         if not extracted.selected:
             outcome.not_reconciled.append(_not_reconciled(event))

@@ -18,12 +18,13 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from services.ingest.domain.feed_counts import FeedCounts
 from services.ingest.domain.normalise import Normaliser, Outcome, Place, SourceAndType
 from services.ingest.domain.rule_book import RuleBook
 from services.ingest.handlers.batches import NO_HEADERS, Batches, Headers
 from services.ingest.settings import IngestSettings
 from shared.contracts.inbox import TickRequested, encode_inbox
-from shared.contracts.leg import Leg, Tick, encode_leg_record
+from shared.contracts.leg import Leg, encode_leg_record, feed_key
 from shared.errors import UsageError
 from shared.kafka.client import BULK_FETCH, await_sent, consumer, producer
 from shared.kafka.errors import SendFailed
@@ -195,7 +196,10 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._asked: dict[int, float] = {}
         """Since when a partition owes us the tick request that we appended to it."""
         self._next: dict[TopicPartition, int] = {}
+        """Offsets that are acknowledged; their events have been counted, but no tick has told it."""
+        self._told: dict[TopicPartition, int] = {}
         """Offsets to commit."""
+        self._feeds = FeedCounts()
         self._ticked_at = 0.0
         self._committed_at = 0.0
         self._announced = -1
@@ -204,10 +208,14 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         async with self._busy:
-            await self._commit()
-            self._next = {}
+            try:
+                await self._tell()
+                await self._commit()
+            finally:
+                self._next, self._told = {}, {}
             self._loop.leads = False
             for partition in revoked:
+                self._feeds.forget(partition.partition)
                 self._times.pop(partition.partition, None)
                 self._heard.pop(partition.partition, None)
                 self._asked.pop(partition.partition, None)
@@ -266,6 +274,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             await self._acknowledged(await batches.send())
         self._announced = self._rules.revision
         self._note(found)
+        self._feeds.merge(outcome.feeds)
         self._count(outcome)
 
     async def _rules_come(self, version: int) -> None:
@@ -362,10 +371,8 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def _tick(self, now: float) -> None:
         """Write the time of every partition held, and ask idle ones for one."""
+        await self._tell()
         batches = Batches(self._sender)
-        inbox_partitions = self._counts[self._topics.inbox]
-        for number, time_ms in self._times.items():
-            self._to_every_partition(batches, encode_leg_record(Tick(number, inbox_partitions, time_ms)))
         idle_s = self._settings.ingest_idle_ms / 1000
         for number, heard in self._heard.items():
             asked = self._asked.get(number)
@@ -378,6 +385,26 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 batches.add(self._topics.inbox, number, None, _TICK_REQUEST)
                 self._asked[number] = now
         await self._acknowledged(await batches.send())
+
+    async def _tell(self) -> None:
+        """Write the time of every partition held, and what came of every feed: then it may be committed.
+
+        A feed whose only event was committed and never counted would be called silent.
+        """
+        batches = Batches(self._sender)
+        inbox_partitions = self._counts[self._topics.inbox]
+        for number, time_ms in self._times.items():
+            for tick in self._feeds.ticks(number, inbox_partitions, time_ms, self._owner_of):
+                self._to_every_partition(batches, encode_leg_record(tick))
+        await self._acknowledged(await batches.send())
+        for number, time_ms in self._times.items():
+            self._feeds.told(number, time_ms)
+        self._told |= self._next
+        self._next = {}
+
+    def _owner_of(self, org: str, source: str) -> int:
+        """Return the partition of `legs` that speaks for a feed."""
+        return partition_of(feed_key(org, source), self._legs_partitions)
 
     # ---- Kafka
 
@@ -406,16 +433,16 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def _commit(self) -> None:
         self._committed_at = time.monotonic()
-        if not self._next:
+        if not self._told:
             return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await self._reader.commit(self._next)
+                await self._reader.commit(self._told)
         except (CommitFailedError, IllegalStateError) as error:
             # A rebalance is under way: committed before the partitions are given up, or read again by their next owner.
             log.info("commit put off: the group rebalances", error=type(error).__name__)
         else:
-            self._next = {}
+            self._told = {}
 
 
 def _add(name: str, counts: Counter[SourceAndType]) -> None:

@@ -10,10 +10,11 @@ from aiokafka import TopicPartition
 
 from services.matcher.ports import Batch, Headers
 from shared.contracts.discrepancy import Discrepancy, LogPosition
-from shared.contracts.leg import group_key
+from shared.contracts.leg import feed_key, group_key
 from shared.kafka.topics import Topics
 
 PROGRESS_KEY = b"progress"
+FEED_HEADERS: list[tuple[str, bytes]] = [("kind", b"feed")]
 PROGRESS_HEADERS: list[tuple[str, bytes]] = [("kind", b"progress")]
 _SPECVERSION = ("ce_specversion", b"1.0")
 _CONTENT_TYPE = ("content-type", b"application/json")
@@ -73,6 +74,12 @@ def check_results(batch: Batch) -> Iterator[Result]:
         yield key, encode_json(check), _NO_HEADERS
 
 
+def feed_results(batch: Batch) -> Iterator[Result]:
+    """How feeds stand, where there is news of them."""
+    for status in batch.changes.feeds:
+        yield feed_key(status.org, status.source), encode_json(status), FEED_HEADERS
+
+
 def values_of(batch: Batch) -> Iterator[tuple[Literal["discrepancies", "matches", "checks"], bytes]]:
     """Every result that tells the offset it was made by, without keys, headers and progress: what `verify` compares."""
     for _, value, _ in discrepancy_results(batch):
@@ -80,6 +87,8 @@ def values_of(batch: Batch) -> Iterator[tuple[Literal["discrepancies", "matches"
     for _, value, _ in item_results(batch):
         yield "matches", value
     for _, value, _ in check_results(batch):
+        yield "checks", value
+    for _, value, _ in feed_results(batch):
         yield "checks", value
 
 
@@ -94,6 +103,8 @@ class _Identity(msgspec.Struct):
     code: str | None = None
     currency: str | None = None
     as_of: str | None = None
+    source: str | None = None
+    """Of a feed."""
 
 
 _identity = msgspec.json.Decoder(_Identity).decode
@@ -107,6 +118,8 @@ def identify(value: bytes) -> tuple[str, int]:
         return f"no result: {value[:40]!r}", -1
     if read.id is not None:
         return f"{read.id}/{read.revision}", read.log.offset
+    if read.source is not None:
+        return f"feed {read.source} at {read.log.offset}", read.log.offset
     key = read.key if isinstance(read.key, str) else "/".join(read.key or ())
     which = read.code or read.currency or ""
     return f"{read.rule} {key} {which} as of {read.as_of} at {read.log.offset}", read.log.offset
@@ -148,7 +161,7 @@ class Routes:
             yield topics.discrepancies, number, chain(discrepancy_results(batch), progress_results(batch))
         if changes.items or told:
             yield topics.matches, number, chain(item_results(batch), progress_results(batch))
-        if changes.checks or told:
-            yield topics.checks, number, chain(check_results(batch), progress_results(batch))
+        if changes.checks or changes.feeds or told:
+            yield topics.checks, number, chain(check_results(batch), feed_results(batch), progress_results(batch))
         if changes.dead_letters:
             yield *self.dead_letters(number), dead_letter_results(batch)

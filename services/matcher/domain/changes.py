@@ -3,7 +3,7 @@
 import msgspec
 
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Check, Discrepancy
+from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus
 from shared.contracts.item import Item
 
 
@@ -16,8 +16,9 @@ class Changes(msgspec.Struct):
     checks: list[tuple[bytes, Check]] = []
     """(group key, verdict)."""
     dead_letters: list[DeadLetter] = []
+    feeds: list[FeedStatus] = []
     state: list[tuple[bytes, bytes]] = []
     """(key, packed value); an empty value: forgotten."""
 
     def __bool__(self) -> bool:
-        return bool(self.discrepancies or self.items or self.checks or self.dead_letters or self.state)
+        return bool(self.discrepancies or self.items or self.checks or self.dead_letters or self.feeds or self.state)

@@ -10,6 +10,7 @@ from services.matcher.domain.group import (
     is_settled,
     supersede,
 )
+from services.matcher.domain.held import hold_back, note_holder, restore_holder
 from services.matcher.domain.judge import NOT_JUDGED, judge
 from services.matcher.domain.moment import UNKNOWN, Moment
 from services.matcher.domain.revise import expire, item_status, make_item, next_due, revise
@@ -65,7 +66,9 @@ class Match:
         moment = Moment(due + 1, due + 1, state.position(offset))
         name = read_group_key(key)
         verdict = judge(group, rule, name)
+        verdict, holder = hold_back(state.feeds, key, group, rule, name, verdict, moment)
         revisions = revise(group, rule, name, verdict, moment, "corrected")
+        note_holder(state.feeds, key, group, name, holder)
         is_open = any(raised.open for raised in group.raised or ())
         if not revisions and is_open and group.touched_at + rule.expire_ms <= due:
             state.changes.discrepancies += expire(group, rule, name, verdict, moment)
@@ -122,14 +125,17 @@ class Match:
         return is_settled(cell)
 
     def restored(self, key: bytes, cell: Group | None) -> None:
-        """Groups need no index."""
+        """Count what a feed holds back."""
+        restore_holder(self._state.feeds, key, cell)
 
     def _judge(self, key: bytes, group: Group, rule: MatchRule, moment: Moment, cause: Resolution) -> None:
         """Judge the group, publish what changed, set its timer."""
         state = self._state
         name = read_group_key(key)
         verdict = judge(group, rule, name) if group.armed_at != UNKNOWN else NOT_JUDGED
+        verdict, holder = hold_back(state.feeds, key, group, rule, name, verdict, moment)
         state.changes.discrepancies += revise(group, rule, name, verdict, moment, cause)
+        note_holder(state.feeds, key, group, name, holder)
         status = item_status(group, verdict)
         if status != PENDING or group.item_revision:
             self._publish(key, group, rule, status, moment)

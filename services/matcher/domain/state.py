@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from services.matcher.domain.changes import Changes
+from services.matcher.domain.feed import Feeds
 from services.matcher.domain.group import Group, pack, unpack
 from services.matcher.domain.kept_legs import MARKED, due_of, is_kept, is_one, unpack_kept
 from services.matcher.domain.moment import UNKNOWN, Moment
@@ -71,6 +72,7 @@ class State:
         self.says_anew = False
         """While a rule becomes a shadow, or is none any more: see `Moment.anew`."""
         self.changes = Changes()
+        self.feeds = Feeds(partition)
         self._by_type = {codec.cell: codec for codec in codecs}
         self._by_number = {codec.number: codec for codec in codecs}
         assert len(self._by_number) == len(codecs), "two kinds of cells have one number"

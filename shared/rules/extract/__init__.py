@@ -14,6 +14,7 @@ from shared.rules.extract.duplicates import duplicates_takers
 from shared.rules.extract.invariant import invariant_takers
 from shared.rules.extract.match import match_takers
 from shared.rules.extract.zero_sum import zero_sum_takers
+from shared.rules.feed_rule import sources_watched
 from shared.rules.parts import RuleModel
 
 __all__ = ["ADJUSTMENT", "Extracted", "Extractor", "KeyedLeg", "Problem"]
@@ -29,6 +30,7 @@ TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {
     "zero_sum": zero_sum_takers,
     "balance": balance_takers,
     "invariant": invariant_takers,
+    "feed": lambda _rule, _model: (),
 }
 """By the kind of a compiled rule: what makes its takers from the rule and its model."""
 
@@ -50,6 +52,8 @@ class Extractor:
         """Compiled rules by generation."""
         self.models: dict[str, tuple[str, RuleModel]] = {}
         """(pack, rule as written) by generation; `rule_record` makes the control record of it."""
+        self.sources = sources_watched(packs)
+        """What is counted: sources that a rule selects, or names as a feed."""
         self._takers: dict[str, list[Taker]] = {}
         self._chosen: dict[tuple[str, str], tuple[Taker, ...]] = {}
         for pack, models in packs.items():
