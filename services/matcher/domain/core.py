@@ -235,7 +235,7 @@ class Core:
         self._enforce(rule, state)
         feeds = self._state.feeds
         self._say(feeds.judge_again(record.org, self._state.position(offset), max(self._state.log_time, 0)))
-        if old is None or isinstance(rule or old, FeedRule):
+        if old is None or isinstance(old, FeedRule):
             return
         if rule is None:
             self._close_rule(name, old, "rule_withdrawn", offset)
@@ -355,6 +355,7 @@ class Core:
             elif is_feed_entry(key):
                 self._state.feeds.restore(key, value)
             elif value and is_kept(value):
+                self._state.feeds.note(key, "", None)
                 self._state.restore_kept(key, value)
             else:
                 cell = self._state.restore(key, value, self._is_settled)
