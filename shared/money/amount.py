@@ -7,7 +7,7 @@ from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from shared.money.currency import decimals_of
 
 DIGITS_MAX = 38
-"""Digits of an amount in all: what PostgreSQL NUMERIC(38, 18) and common warehouses hold."""
+"""Digits of an amount in all, zeros at the end of its decimals left out: what PostgreSQL NUMERIC(38, 18) and common warehouses hold."""
 FRACTION_DIGITS_MAX = 18
 """Digits after the point: the smallest unit of ether."""
 
@@ -34,6 +34,9 @@ def parse_amount(text: str) -> Decimal:
         )
     value = Decimal(text)
     # Taking a value apart costs more than reading it: a text this short cannot have too many digits.
+    # Zeros that only fill up the currency's decimals say nothing: what is printed must be readable again.
+    if len(text) > DIGITS_MAX and "." in text:
+        value = Decimal(text.rstrip("0").rstrip("."))
     if len(text) > DIGITS_MAX and len(value.as_tuple().digits) > DIGITS_MAX:
         raise AmountError(f"{text[:60]!r} has more than {DIGITS_MAX} digits")
     return value

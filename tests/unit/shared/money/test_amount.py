@@ -3,7 +3,7 @@
 from decimal import Decimal, Inexact
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.money import (
@@ -28,6 +28,7 @@ CURRENCIES = st.sampled_from(["EUR", "JPY", "BHD", "USDC", "BTC", "ETH", "XYZ"])
 
 
 @given(AMOUNTS, CURRENCIES)
+@example(Decimal(10**20), "ETH")
 def test_what_is_printed_is_what_is_read(amount: Decimal, currency: str) -> None:
     """No digit is lost, none added beyond the currency's decimals, and there is no exponent and no minus before zero."""
     text = format_amount(amount, currency)
