@@ -113,21 +113,20 @@ def subsets(values: Sequence[int], target: int, tolerance: int, count_max: int, 
         rest[at] = rest[at + 1] + sorted_values[at]
     found: list[tuple[int, ...]] = []
     steps = 0
-    # (next place, what is left, chosen): depth first, with the larger values first.
-    stack: list[tuple[int, int, tuple[int, ...]]] = [(0, target, ())]
+    # (next place, what is left, chosen, just chosen): depth first, with the larger values first.
+    stack: list[tuple[int, int, tuple[int, ...], bool]] = [(0, target, (), False)]
     while stack:
-        at, left, chosen = stack.pop()
+        at, left, chosen, is_new = stack.pop()
         steps += 1
         if steps > steps_max:
             return Subsets(found, exhausted=True)
-        if abs(left) <= tolerance and len(chosen) > 1:
+        if is_new and abs(left) <= tolerance and len(chosen) > 1:
             found.append(tuple(sorted(order[place] for place in chosen)))
             if len(found) == 2:
                 break
+        if at == len(values) or rest[at] < left - tolerance or len(chosen) == count_max:
             continue
-        if at == len(values) or left < -tolerance or rest[at] < left - tolerance or len(chosen) == count_max:
-            continue
-        stack.append((at + 1, left, chosen))
+        stack.append((at + 1, left, chosen, False))
         if sorted_values[at] <= left + tolerance:
-            stack.append((at + 1, left - sorted_values[at], (*chosen, at)))
+            stack.append((at + 1, left - sorted_values[at], (*chosen, at), True))
     return Subsets(found, exhausted=False)

@@ -140,7 +140,7 @@ class Candidates:
         moment = state.moment(max(state.log_time, 0), offset)
         own, shown = cell.records, self._records(cell)
         cell.records = shown
-        judged = _judged_by(old, shown)
+        judged = _judged_by(old, cell, shown)
         name = read_group_key(key)
         revisions = revise(cell, judged, name, NOT_JUDGED, moment, cause)
         if revisions:
@@ -264,7 +264,18 @@ class Candidates:
         entry = self._index.entries.get(key)
         if entry is None or not _is_due(entry, rule, moment):
             return False
-        known, edges, is_crowd = self._explore(entry, rule)
+        near = self._near(entry, rule, rule.accept - rule.margin)
+        if not near:
+            self._uncontest(key, key, rule, moment)
+            return self._bundle(entry, rule, moment)
+        mate = self._index.entries[near[0].other(key)]
+        if near[0].score >= rule.accept and _is_due(mate, rule, moment):
+            others = self._near(mate, rule, rule.accept - rule.margin)
+            if _is_clear(near[0], [*near, *others], rule):
+                joined = self._pair(near[0], rule, moment)
+                self._look_again([*near, *others], joined, moment)
+                return key in joined
+        known, edges, is_crowd = self._explore(entry, near, rule)
         if is_crowd:
             self._contest(key, edges, is_said=self._says_crowd(entry, edges, rule), moment=moment, rule=rule)
             return False
@@ -274,17 +285,33 @@ class Candidates:
             first, last = known.get(edge.first), known.get(edge.last)
             if first is None or last is None or not (_is_due(first, rule, moment) and _is_due(last, rule, moment)):
                 continue
-            if first.features.amount != last.features.amount:
-                joined |= self._bundled_instead(first, last, edge.score, rule, moment)
             if not {edge.first, edge.last} & joined:
-                self._join([edge.first, edge.last], edge.score, self._reasons(edge, rule), rule, moment)
-                joined |= {edge.first, edge.last}
+                joined |= self._pair(edge, rule, moment)
         self._say_contested(key, known, choice, joined, rule, moment)
         if key in joined:
             return True
         return key not in choice.contested and self._bundle(entry, rule, moment)
 
-    def _explore(self, entry: Entry, rule: CandidateRule) -> tuple[dict[bytes, Entry], list[Edge], bool]:
+    def _look_again(self, edges: Sequence[Edge], gone: set[bytes], moment: Moment) -> None:
+        """Let those be decided at once that could have had what is gone now."""
+        for key in sorted({end for edge in edges for end in (edge.first, edge.last)} - gone):
+            cell: Candidate = self._state.get(key)
+            self._state.schedule(key, cell, moment.at)
+            self._put(key, cell)
+
+    def _pair(self, edge: Edge, rule: CandidateRule, moment: Moment) -> set[bytes]:
+        """Match two records; several that add up exactly are better than one whose amount differs. Return who was matched."""
+        first, last = self._index.entries[edge.first], self._index.entries[edge.last]
+        if first.features.amount != last.features.amount:
+            joined = self._bundled_instead(first, last, edge.score, rule, moment)
+            if joined:
+                return joined
+        self._join([edge.first, edge.last], edge.score, self._reasons(edge, rule), rule, moment)
+        return {edge.first, edge.last}
+
+    def _explore(
+        self, entry: Entry, near: list[Edge], rule: CandidateRule
+    ) -> tuple[dict[bytes, Entry], list[Edge], bool]:
         """Return the records around one, the edges between them, and whether there is a crowd instead."""
         floor = rule.accept - rule.margin
         known: dict[bytes, Entry] = {}
@@ -296,12 +323,12 @@ class Candidates:
             if one.key in known:
                 continue
             known[one.key] = one
-            near = self._near(one, rule, floor)
-            if one is entry and near and near[0].score >= rule.accept:
-                as_good = [edge for edge in near if edge.score > near[0].score - rule.margin]
+            found = near if one is entry else self._near(one, rule, floor)
+            if one is entry and found[0].score >= rule.accept:
+                as_good = [edge for edge in found if edge.score > found[0].score - rule.margin]
                 if len(as_good) > CROWD_MAX:
                     return known, as_good, True
-            for edge in near:
+            for edge in found:
                 edges[edge.first, edge.last] = edge
                 queue.append(self._index.entries[edge.other(one.key)])
         return known, list(edges.values()), False
@@ -495,7 +522,7 @@ class Candidates:
         state, name = self._state, read_group_key(key)
         own, shown = cell.records, self._records(cell)
         cell.records = shown
-        judged = _judged_by(rule, shown)
+        judged = _judged_by(rule, cell, shown)
         cell.adjustments = self._adjustments(cell, name, judged)
         verdict = self._verdict(cell, judged, rule, name)
         revisions = revise(cell, judged, name, verdict, moment, cause)
@@ -663,12 +690,19 @@ def _forget_rivals(cell: Candidate) -> None:
     cell.rivals, cell.is_said, cell.adds_up = None, False, False
 
 
-def _judged_by(rule: CandidateRule, records: Sequence[Record]) -> MatchRule:
-    return rule.bundle if len(records) > 2 else rule.pair
+def _judged_by(rule: CandidateRule, cell: Candidate, records: Sequence[Record]) -> MatchRule:
+    """Return how records are compared and shown: several against one as sums, and rivals each by name."""
+    is_many = len(records) > 2 or (bool(cell.rivals) and cell.is_said)
+    return rule.bundle if is_many else rule.pair
 
 
 def _is_due(entry: Entry, rule: CandidateRule, moment: Moment) -> bool:
     return entry.changed_at + rule.decide_after_ms < moment.log_time
+
+
+def _is_clear(best: Edge, edges: Sequence[Edge], rule: CandidateRule) -> bool:
+    """Tell whether two records have nobody else who is nearly as good: the common case, decided at a glance."""
+    return all(edge == best or edge.score <= best.score - rule.margin for edge in edges)
 
 
 def _edge(rule: CandidateRule, one: Entry, other: Entry) -> Edge | None:
