@@ -280,6 +280,7 @@ def compile_candidates(org: str, pack: str, model: CandidateRuleModel) -> Candid
             deadline=parse_duration(deadlines[name], calendar_of(model.calendar)),
             raises_duplicates=False,
             status_map={},
+            source=selector.source,
         )
         for name, selector in model.sides.items()
     )

@@ -48,6 +48,8 @@ PROFILE_BYTES: Final = HOURS * WEEKS * _VALUE_BYTES
 OUTLIERS: Final = 4
 """One week in so many may be out of the ordinary: the usual silence is the longest of the others."""
 
+GRACE_MS_MAX: Final = HOUR_MS // 2
+"""An hour has begun for so long, or for the rule's `at_least`, before its own usual silence counts for one from before it."""
 QUIET_PART: Final = 3
 """Where a rule gives the time after which a feed is silent, it is quiet after this part of it."""
 HOLD_PART: Final = 4
@@ -380,7 +382,7 @@ class Feeds:
                 due = max(feed.last_at + limits.silent, least)
                 if due < next_at:
                     return due
-            at, least = next_at, next_at + rule.at_least_ms
+            at, least = next_at, next_at + min(rule.at_least_ms, GRACE_MS_MAX)
         return NEVER
 
     def _schedule(self, feed: Feed, due_at: int) -> None:
