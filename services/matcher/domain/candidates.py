@@ -20,6 +20,7 @@ from services.matcher.domain.bundle import IsFree, find_bundle, find_whole
 from services.matcher.domain.candidate_index import ADJUSTMENT, Candidate, Entry, Index, bucket_of, is_open, record_key
 from services.matcher.domain.finding import Finding
 from services.matcher.domain.group import PENDING, Record, hold, is_settled, supersede
+from services.matcher.domain.held import hold_back, note_holder, restore_holder
 from services.matcher.domain.judge import NOT_JUDGED, Verdict, judge
 from services.matcher.domain.match import CAUSES, id_reused
 from services.matcher.domain.moment import UNKNOWN, Moment
@@ -171,6 +172,7 @@ class Candidates:
     def restored(self, key: bytes, cell: Candidate | None) -> None:
         """Put a restored cell into the index."""
         self._index.note(key, cell)
+        restore_holder(self._state.feeds, key, cell)
 
     # ---- changes
 
@@ -525,7 +527,9 @@ class Candidates:
         judged = _judged_by(rule, cell, shown)
         cell.adjustments = self._adjustments(cell, name, judged)
         verdict = self._verdict(cell, judged, rule, name)
+        verdict, holder = hold_back(state.feeds, key, cell, judged, name, verdict, moment)
         revisions = revise(cell, judged, name, verdict, moment, cause)
+        note_holder(state.feeds, key, cell, name, holder)
         is_covered = bool(cell.rivals) and not cell.is_said
         if at_timer and not revisions and self._ends(key, cell, judged, name, verdict, moment, is_covered):
             return
