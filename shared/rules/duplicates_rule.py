@@ -23,6 +23,8 @@ class DuplicatesRuleModel(RuleModel, Alike):
 
     kind: Literal["duplicates"]
     sides: dict[SideName, Selector] = Field(min_length=1)
+    watch: list[SideName] | None = None
+    """Sides that are looked at; all where it is left out. The first side of all is what is expected, as everywhere."""
     apart: KeyFields | None = None
     """Records that agree in these fields are one group of a `match` rule, which looks after its own duplicates."""
     keep: DurationText = "24h"
@@ -39,6 +41,11 @@ class DuplicatesRuleModel(RuleModel, Alike):
         return self.sides
 
     @property
+    def watched(self) -> list[str]:
+        """Sides that are looked at."""
+        return list(self.sides) if self.watch is None else list(self.watch)
+
+    @property
     def grouped_by(self) -> list[str]:
         """What has to agree but for the amount: a corrected amount must meet what it was before."""
         return [field for field in self.same if field != AMOUNT]
@@ -46,6 +53,10 @@ class DuplicatesRuleModel(RuleModel, Alike):
     @model_validator(mode="after")
     def _lasts(self) -> Self:
         check_durations(self, "keep", "expire")
+        for side in self.watched:
+            if side not in self.sides:
+                msg = f"watch: {side!r} is no side of this rule (sides: {', '.join(self.sides)})"
+                raise ValueError(msg)
         if parse_duration(self.keep).milliseconds < parse_duration(self.within).milliseconds:
             msg = f"keep: {self.keep} is shorter than within ({self.within}): the earlier record would be forgotten"
             raise ValueError(msg)

@@ -239,7 +239,7 @@ class MatchRule:
         if not self.heads:
             return self.sides[side].name
         names = [one.name for place, one in enumerate(self.sides) if self.heads[place] == side]
-        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        return names[0] if len(names) == 1 else f"the sum of {', '.join(names[:-1])} and {names[-1]}"
 
     @property
     def pairs(self) -> bool:

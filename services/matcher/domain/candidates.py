@@ -274,9 +274,9 @@ class Candidates:
         if near[0].score >= rule.accept and _is_due(mate, rule, moment):
             others = self._near(mate, rule, rule.accept - rule.margin)
             if _is_clear(near[0], [*near, *others], rule):
-                joined = self._pair(near[0], rule, moment)
-                self._look_again([*near, *others], joined, moment)
-                return key in joined
+                matched = self._pair(near[0], rule, moment)
+                self._look_again([*near, *others], matched, moment)
+                return key in matched
         known, edges, is_crowd = self._explore(entry, near, rule)
         if is_crowd:
             self._contest(key, edges, is_said=self._says_crowd(entry, edges, rule), moment=moment, rule=rule)

@@ -50,4 +50,8 @@ class AlikeTaker:
 
 def duplicates_takers(rule: DuplicatesRule, model: DuplicatesRuleModel) -> list[AlikeTaker]:
     """Return the takers of a rule, one per side."""
-    return [AlikeTaker(rule, index, selector, model) for index, selector in enumerate(model.sides.values())]
+    return [
+        AlikeTaker(rule, index, selector, model)
+        for index, (side, selector) in enumerate(model.sides.items())
+        if side in model.watched
+    ]

@@ -94,7 +94,8 @@ def test_nothing_stays_for_ever(log: list[LogEntry]) -> None:
     index = core._kinds["match_without_key"]._index
     assert not index.entries
     assert not any(side.by_amount or side.by_sign for side in index._sides.values())
-    assert not (index._raised or index._named_by or index._adjusting or index._rivals or index._made_of)
+    held = [index._raised, index._named_by, index._adjusting, index._rivals, index._made_of]
+    assert not any(held)
 
 
 @MODERATE
