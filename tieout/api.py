@@ -92,12 +92,30 @@ def from_environment() -> AlertsApi:
     Raises:
         UsageError: no key, or an address that is none.
     """
-    url = os.environ.get(URL_VARIABLE, "") or URL_DEFAULT
+    return AlertsApi(url_from_environment(URL_VARIABLE, URL_DEFAULT), key_from_environment())
+
+
+def url_from_environment(variable: str, default: str) -> str:
+    """Return the address in a variable, without the slash at its end.
+
+    Raises:
+        UsageError: it is none.
+    """
+    url = os.environ.get(variable, "") or default
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{URL_VARIABLE}={url!r} is no address: write http://HOST:PORT or https://…")
+        raise UsageError(f"{variable}={url!r} is no address: write http://HOST:PORT or https://…")
+    return url.rstrip("/")
+
+
+def key_from_environment() -> str:
+    """Return the API key.
+
+    Raises:
+        UsageError: none is given, or what is given is none.
+    """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         raise UsageError(f"set {KEY_VARIABLE} to an API key (`tieout keys create` makes one)")
     if not key.isascii() or any(character.isspace() for character in key):
         raise UsageError(f"{KEY_VARIABLE} is no API key: it holds spaces or other characters than ASCII")
-    return AlertsApi(url.rstrip("/"), key)
+    return key

@@ -20,6 +20,7 @@ COMMANDS = (
     "migrate",
     "keys",
     "dead_letters",
+    "import_",
     "replay",
     "rules",
     "discrepancies",

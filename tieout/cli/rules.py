@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shared.contracts.rule_set import RuleSetRecord
     from shared.kafka.settings import KafkaSettings
     from shared.rules.model import RuleFile
+    from shared.rules.parts import RuleModel
 
 CHECK_EXAMPLE = """Example:
 
@@ -209,8 +210,9 @@ async def _watch(kafka: "KafkaSettings", org: str, file: "RuleFile", numbers: di
 
 async def _how_far(kafka: "KafkaSettings", name: str, rule: str) -> str:
     from services.ingest.domain.rule_book import derivation_group
-    from services.ingest.handlers.rederiver import decode_reach, noted_offsets
+    from services.ingest.handlers.rederiver import decode_reach
     from services.ingest.settings import IngestSettings
+    from shared.kafka.group_places import noted_offsets
     from shared.settings import load_settings
 
     noted = await noted_offsets(kafka, derivation_group(load_settings(IngestSettings).ingest_group, name))
@@ -226,6 +228,27 @@ class _RulesTopic:
     """By pack."""
     derived: dict[tuple[str, str], int]
     """By pack and rule: number of the last derivation that is done."""
+
+
+async def rules_in_force(org: str) -> "dict[str, Sequence[RuleModel]]":
+    """Return the rules of an org by pack, as the topic has them.
+
+    Raises:
+        KafkaAway: no broker answers.
+    """
+    from shared.kafka.client import wait_for_kafka
+    from shared.kafka.settings import KafkaSettings
+    from shared.rules.load import validate_rules
+    from shared.settings import load_settings
+
+    _check_org(org)
+    kafka = load_settings(KafkaSettings)
+    await wait_for_kafka(kafka)
+    sets = (await _rules_topic(kafka, org)).sets
+    return {
+        pack: validate_rules({"version": found.version, "pack": pack, "rules": found.rules}, f"pack {pack}").rules
+        for pack, found in sets.items()
+    }
 
 
 async def _rules_topic(kafka: "KafkaSettings", org: str) -> _RulesTopic:

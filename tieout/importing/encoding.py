@@ -1,0 +1,16 @@
+"""Which encoding a file is in, where it is not the one that its mapping says."""
+
+import codecs
+
+from charset_normalizer import from_bytes
+
+
+def likely_encoding(sample: bytes, said: str) -> str | None:
+    """Return what the beginning of a file reads as; None: as `said`, or nobody can tell."""
+    try:
+        # Not final: the sample may end inside of a character.
+        codecs.getincrementaldecoder(said)().decode(sample, final=False)
+    except UnicodeDecodeError:
+        best = from_bytes(sample).best()
+        return None if best is None else best.encoding
+    return None
