@@ -170,7 +170,7 @@ class Candidates:
         return is_settled(cell)
 
     def restored(self, key: bytes, cell: Candidate | None) -> None:
-        """Put a restored cell into the index."""
+        """Put a restored cell into the index; count what a feed holds back."""
         self._index.note(key, cell)
         restore_holder(self._state.feeds, key, cell)
 
