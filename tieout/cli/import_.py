@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
@@ -94,17 +94,24 @@ def import_(
     scratch, tally = Scratch(), Tally()
     format_ = _format(as_, mapping, source, zone, scratch)
     preview = _preview(rules, org, now) if dry_run else None
-    with _Progress(files) as progress:
-        complain = _Complaints(tally, progress, strict=strict)
-        out = _output(output, preview, complain, progress)
-        with Closing(out):
-            for ready in read_files(files, format_, scratch, tally, now=now, complain=complain, progress=progress.read):
-                out.take(ready)
-    scratch.close()
-    complain.close()
+    try:
+        with _Progress(files) as progress:
+            complain = _Complaints(tally, progress, strict=strict)
+            out = _output(output, preview, complain, progress)
+            with Closing(out):
+                for ready in read_files(
+                    files, format_, scratch, tally, now=now, complain=complain, progress=progress.read
+                ):
+                    out.take(ready)
+            complain.close()
+    except UsageError:
+        _hint_at_encoding(files, mapping)
+        raise
+    finally:
+        scratch.close()
     if preview is not None:
         _show(preview)
-    if tally.refused and mapping is not None:
+    if tally.refused:
         _hint_at_encoding(files, mapping)
     _summarise(tally, out.refused, "would be sent" if dry_run else "written" if output else "sent")
 
@@ -230,10 +237,8 @@ def _show(preview: "Preview") -> None:
     table = Table(box=box.SIMPLE_HEAD, title="First events", title_justify="left")
     has_status = any(one.status for one in preview.first)
     for heading in ("Occurred at", "Type", "Record", "Amount", *(["Status"] if has_status else []), "Refs"):
-        is_whole = heading not in {"Record", "Refs"}
-        table.add_column(
-            heading, justify="right" if heading == "Amount" else "left", no_wrap=is_whole or heading == "Record"
-        )
+        justify: Literal["left", "right"] = "right" if heading == "Amount" else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "Refs", overflow="fold")
     for one in preview.first:
         refs = " ".join(f"{name}={value}" for name, value in one.refs.items())
         amount = f"{one.amount} {one.currency or ''}".strip() if one.amount is not None else ""
@@ -271,13 +276,17 @@ def _preview_lines(preview: "Preview") -> "list[str]":
     return lines
 
 
-def _hint_at_encoding(files: list[Path], mapping: Path) -> None:
+def _hint_at_encoding(files: list[Path], mapping: Path | None) -> None:
     """Say which encoding a file is in, if it is not the one that its mapping says."""
     from services.ingest.domain.formats.csv_mapping import parse_mapping
     from tieout.importing.encoding import likely_encoding
 
+    if mapping is None:
+        return
     said = parse_mapping(_text(mapping), str(mapping)).file.encoding
     for file in files:
+        if not file.is_file():
+            continue
         with file.open("rb") as stream:
             likely = likely_encoding(stream.read(SAMPLE_BYTES), said)
         if likely:
