@@ -22,14 +22,38 @@ class Total(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ItemSide(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """One side of an item: totals of its live records per currency, and up to 20 records, live or not."""
+    """One side of an item: totals of its live records per currency, and up to 20 records, live or not.
 
-    occurred_at: datetime
-    """Of its first record."""
-    totals: dict[str, Total] = {}
+    A side with one record, which is live and has amount and currency, says it once: see `totals_of`, `occurred_at_of`.
+    """
+
+    occurred_at: datetime | None = None
+    """Of its first record; left out where that is its only one."""
+    totals: dict[str, Total] | None = None
+    """Left out where they are those of its only record."""
     records: list[RecordEvidence] = []
     adjustments: dict[str, str] = {}
     """Sum of adjustment entries per currency; not in `totals`."""
+
+
+def totals_of(side: ItemSide) -> dict[str, Total]:
+    """Return a side's live records per currency, written or not."""
+    if side.totals is not None:
+        return side.totals
+    (record,) = side.records
+    assert record.currency is not None
+    assert record.amount is not None
+    return {record.currency: Total(count=1, amount=record.amount)}
+
+
+def occurred_at_of(side: ItemSide) -> datetime:
+    """Return when a side's first record occurred, written or not."""
+    return side.occurred_at if side.occurred_at is not None else side.records[0].occurred_at
+
+
+def in_full(side: ItemSide) -> ItemSide:
+    """Return a side with everything written out: what people and programs read over the API."""
+    return msgspec.structs.replace(side, occurred_at=occurred_at_of(side), totals=totals_of(side))
 
 
 class ItemDiscrepancy(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -23,7 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.contracts.discrepancy import Discrepancy
-from shared.contracts.item import Item
+from shared.contracts.item import Item, totals_of
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 from tests.support.planted import Open, Plan, amount, plan, requests
@@ -227,7 +227,7 @@ def _check_items(planned: Plan, items: list[tuple[int, Item]]) -> None:
     totals: dict[tuple[str, str, str], int] = defaultdict(int)
     for item in last:
         for side, held in item.sides.items():
-            for currency, total in (held.totals if held else {}).items():
+            for currency, total in (totals_of(held) if held else {}).items():
                 totals[item.rule, side, currency] += _minor(total.amount, currency)
     assert {place: total for place, total in totals.items() if total} == dict(planned.totals)
 

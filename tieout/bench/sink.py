@@ -18,7 +18,7 @@ from services.alerts.ports.sink import Batch
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases.sink import store
 from shared.contracts.discrepancy import Discrepancy, LogPosition, RecordEvidence, SideEvidence
-from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total
+from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
 from shared.errors import TieoutError
 from shared.ids import NAMESPACE
 from shared.kafka.client import await_sent, producer
@@ -180,11 +180,7 @@ def _amounts(found: Discrepancy | None) -> tuple[str, str]:
 
 def _item(number: int, log: LogPosition, found: Discrepancy | None) -> Item:
     sides: dict[str, ItemSide | None] = {
-        side: ItemSide(
-            occurred_at=_NOW,
-            totals={"EUR": Total(count=1, amount=amount)},
-            records=[RecordEvidence(**_record(number, source, amount))],
-        )
+        side: ItemSide(records=[RecordEvidence(**_record(number, source, amount))])
         for side, source, amount in zip(("internal", "provider"), ("ledger", "stripe"), _amounts(found), strict=True)
     }
     raised = [] if found is None else [_raised(found)]

@@ -7,7 +7,7 @@ import msgspec
 
 from services.alerts.domain.triage import Facts, Standing
 from shared.contracts.discrepancy import Discrepancy, Key, LogPosition, SideEvidence
-from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
+from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, in_full
 from shared.money import format_amount
 
 
@@ -96,7 +96,7 @@ def item_of(row: Row) -> Item:
         rule=row["rule"],
         pack=row["pack"],
         key=read_key(row["key"]),
-        sides=read_item_sides(row["sides"]),
+        sides={name: side and in_full(side) for name, side in read_item_sides(row["sides"]).items()},
         discrepancies=_read_raised(row["discrepancies"]),
         at=row["at"],
         occurred_at=row["occurred_at"],

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from shared.contracts.discrepancy import Key, Severity
-from shared.contracts.item import Item, ItemSide, ItemStatus
+from shared.contracts.item import Item, ItemSide, ItemStatus, totals_of
 from shared.money import parse_amount
 
 
@@ -153,7 +153,7 @@ def state_at(revisions: Iterable[ItemState], at: datetime) -> ItemState | None:
 def _side_state(side: ItemSide) -> SideState:
     return SideState(
         totals={
-            currency: SideTotal(total.count, parse_amount(total.amount)) for currency, total in side.totals.items()
+            currency: SideTotal(total.count, parse_amount(total.amount)) for currency, total in totals_of(side).items()
         },
         adjusted={currency: parse_amount(amount) for currency, amount in side.adjustments.items()},
     )
@@ -164,7 +164,7 @@ def _currency_of(item: Item) -> str | None:
     for side in item.sides.values():
         if side is None:
             continue
-        for currency in side.totals:
+        for currency in totals_of(side):
             return currency
         for record in side.records:
             if record.currency:

@@ -164,6 +164,8 @@ def placed_records(sides: dict[str, ItemSide | None]) -> dict[RecordName, Placed
 
 def live_records(side: ItemSide) -> list[tuple[RecordEvidence, bool]]:
     """Return the records of a side, each with whether it counts; see `placed_records`."""
+    if side.totals is None:
+        return [(side.records[0], True)]
     count = 0
     for total in side.totals.values():
         count += total.count

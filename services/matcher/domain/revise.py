@@ -19,7 +19,7 @@ from shared.contracts.discrepancy import (
     SideEvidence,
 )
 from shared.contracts.event import from_microseconds, from_milliseconds
-from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total
+from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total, occurred_at_of
 from shared.contracts.leg import GroupName
 from shared.ids import item_id
 from shared.money import EXACT, NO_CURRENCY, format_amount
@@ -196,7 +196,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
     group.item_status = status
     sides = {side.name: _item_side(group, rule, index) for index, side in enumerate(rule.sides)}
     first = next(iter(sides.values()))
-    earliest = min((side.occurred_at for side in sides.values() if side), default=None)
+    earliest = min((occurred_at_of(side) for side in sides.values() if side), default=None)
     return Item(
         id=item_id(key.org, key.rule, key.key, group.opener),
         revision=group.item_revision,
@@ -218,7 +218,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
             if raised.open
         ],
         at=from_milliseconds(moment.at),
-        occurred_at=first.occurred_at if first and first.records else earliest,
+        occurred_at=occurred_at_of(first) if first and first.records else earliest,
         live=any(rule.sides[record.side].is_live(record.status) for record in group.records),
         log=moment.log,
         shadow=rule.shadow,
@@ -246,9 +246,14 @@ def _item_side(group: Group, rule: MatchRule, side: int) -> ItemSide | None:
     adjusted: dict[str, list[Record]] = {}
     for entry in entries:
         adjusted.setdefault(entry.currency or "", []).append(entry)
+    first_at = min(record.first_at for record in records or entries)
+    is_alone = len(records) == 1
+    says_it_once = is_alone and bool(by_currency) and records[0].currency is not None
     return ItemSide(
-        occurred_at=from_microseconds(min(record.first_at for record in records or entries)),
-        totals={
+        occurred_at=None if is_alone and first_at == records[0].occurred_at else from_microseconds(first_at),
+        totals=None
+        if says_it_once
+        else {
             currency: Total(count=len(held), amount=format_amount(_sum(held), currency))
             for currency, held in by_currency.items()
         },

@@ -127,13 +127,11 @@ class MatchWriter:
         h = sha1(named, usedforsecurity=False).hexdigest()
         return (
             f'{{"id":"{h[:8]}-{h[8:12]}-5{h[13:16]}-{VARIANT[h[16]]}{h[17:20]}-{h[20:32]}{words.head}{parts},"sides":'
-            f'{{{first}:{{"occurred_at":"{when}","totals":{{"{currency}":{{"count":1,"amount":"{amount}"}}}},"records":'
-            f'[{{"id":"{one_id}","source":"{one_source}","record":"{one_record}","amount":"{amount}","currency":'
-            f'"{currency}","status":{status},"occurred_at":"{when}"}}]}},{last}:{{"occurred_at":"{later}","totals":'
-            f'{{"{currency}":{{"count":1,"amount":"{amount}"}}}},"records":[{{"id":"{other_id}","source":'
-            f'"{other_source}","record":"{other_record}","amount":"{amount}","currency":"{currency}","status":'
-            f'{other_status},"occurred_at":"{later}"}}]}}}},"discrepancies":[],"at":"{self._at}","occurred_at":"{when}",'
-            f'"live":true,"log":{self._log_head}{offset}{self._log_tail}}}'
+            f'{{{first}:{{"records":[{{"id":"{one_id}","source":"{one_source}","record":"{one_record}","amount":'
+            f'"{amount}","currency":"{currency}","status":{status},"occurred_at":"{when}"}}]}},{last}:{{"records":'
+            f'[{{"id":"{other_id}","source":"{other_source}","record":"{other_record}","amount":"{amount}","currency":'
+            f'"{currency}","status":{other_status},"occurred_at":"{later}"}}]}}}},"discrepancies":[],"at":"{self._at}",'
+            f'"occurred_at":"{when}","live":true,"log":{self._log_head}{offset}{self._log_tail}}}'
         ).encode()
 
 

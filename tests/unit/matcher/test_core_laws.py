@@ -14,7 +14,7 @@ from services.matcher.domain.group import unpack
 from services.matcher.domain.kept_legs import is_kept, is_one, unpack_kept
 from services.matcher.domain.state import OPEN_BYTES, SETTLED_OVERHEAD_BYTES, WAITING_BYTES
 from shared.contracts.discrepancy import Discrepancy
-from shared.contracts.item import Item
+from shared.contracts.item import Item, totals_of
 from shared.contracts.leg import Cut, Leg, Tick, Withdraw
 from tests.model.match_model import EXACT, Facts, run
 from tests.model.strategies import (
@@ -288,7 +288,7 @@ def test_every_live_record_stands_in_exactly_one_item_after_a_cut(scenario: Scen
             held[group.key.org, group.key.value] = {side: totals(facts, side) for side in group.rule["sides"]}
     shown = {
         (item.org, item.key): {
-            side: {currency: (total.count, Decimal(total.amount)) for currency, total in one.totals.items()}
+            side: {currency: (total.count, Decimal(total.amount)) for currency, total in totals_of(one).items()}
             if one
             else {}
             for side, one in item.sides.items()
