@@ -35,6 +35,7 @@ from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
 from shared.contracts.webhook import DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
 from shared.rules.balance_rule import MISMATCH
+from shared.rules.candidate_rule import AMBIGUOUS
 from shared.rules.match_rule import Compare, CompareAmount, MatchRuleModel
 from shared.rules.model import RuleFile
 from shared.rules.parts import Selector
@@ -176,21 +177,27 @@ def _documented_fields(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
                 yield name, " ".join(text.split())
 
 
+LISTED = ("key", "partition_by", "same")
+"""Fields that take one name as well as a list of them."""
+
+
 def _rules_schema() -> dict[str, Any]:
     """Describe the YAML as people write it: the model also takes short forms, which pydantic's schema does not know."""
     schema = RuleFile.model_json_schema()
     parts = schema["$defs"]
-    keyed = [(name, "key") for name, part in parts.items() if "key" in part.get("properties", {})]
-    for model, field in (*keyed, ("Selector", "type")):
+    listed = [(name, field) for name, part in parts.items() for field in LISTED if field in part.get("properties", {})]
+    for model, field in (*listed, ("Selector", "type")):
         many = parts[model]["properties"][field]
         short = {key: value for key, value in many["items"].items() if key != "title"}
         parts[model]["properties"][field] = {"anyOf": [short, many], "title": many.pop("title")}
+    for part in parts.values():
+        _with_short_forms(part.get("properties", {}))
     sign_values = parts["SignBy"]["properties"].pop("values")["additionalProperties"]
     parts["SignBy"] |= {"required": ["by"], "additionalProperties": sign_values, "minProperties": 2}
     severity = parts["SeverityMap"]["properties"].pop("types")["additionalProperties"]
     parts["SeverityOfCodes"] = parts["SeverityMap"] | {"additionalProperties": severity}
     parts["InvariantRuleModel"]["properties"]["severity"]["$ref"] = "#/$defs/SeverityOfCodes"
-    types = (*get_args(MatchType), IMBALANCE, MISMATCH)
+    types = (*get_args(MatchType), AMBIGUOUS, IMBALANCE, MISMATCH)
     parts["SeverityMap"]["properties"] = parts["SeverityMap"]["properties"] | dict.fromkeys(types, severity)
     parts["AccountOverride"]["additionalProperties"] = parts["AccountOverride"]["properties"].pop("checks")[
         "additionalProperties"
@@ -198,6 +205,19 @@ def _rules_schema() -> dict[str, Any]:
     for field in parts["Compare"]["properties"].values():
         field.pop("default", None)
     return schema
+
+
+def _with_short_forms(fields: dict[str, Any]) -> None:
+    """Let a calendar be its name, one reference field stand without a list, and a share be a number."""
+    if "calendar" in fields:
+        fields["calendar"]["anyOf"].append({"type": "string"})
+    if "fields" in fields and "anyOf" in fields["fields"]:
+        fields["fields"]["anyOf"].append({"type": "string"})
+    for share in ("accept", "margin"):
+        if share in fields:
+            fields[share] |= {"type": ["string", "number"]}
+    if "apart" in fields:
+        fields["apart"]["anyOf"].append({"type": "string"})
 
 
 def render_schema(contract: Contract) -> str:

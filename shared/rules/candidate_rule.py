@@ -92,7 +92,7 @@ class Score(Strict):
     reference: ScoreReference | None = None
 
 
-class CompareAmounts(Strict):
+class ComparePaired(Strict):
     """What is compared once records were matched."""
 
     amount: CompareAmount = CompareAmount()
@@ -116,7 +116,7 @@ class CandidateRuleModel(RuleModel):
     sides: dict[SideName, Selector] = Field(min_length=2, max_length=2)
     partition_by: KeyFields
     score: Score = Score()
-    compare: CompareAmounts = CompareAmounts()
+    compare: ComparePaired = ComparePaired()
     decide_after: DurationText = "10m"
     accept: Share = "0.9"
     margin: Share = "0.05"
