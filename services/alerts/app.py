@@ -25,6 +25,7 @@ from services.alerts.adapters.delivery.outbox import PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.explanation_store import PostgresExplanations
+from services.alerts.adapters.feed_store import PostgresFeeds
 from services.alerts.adapters.inbox_reader import KafkaInbox
 from services.alerts.adapters.rule_topic import RuleTopic
 from services.alerts.adapters.runs_store import PostgresRuns
@@ -35,7 +36,7 @@ from services.alerts.handlers import web
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.explainer import explain
-from services.alerts.handlers.http import billing, counts, create_app, v1
+from services.alerts.handlers.http import billing, counts, create_app, feeds, v1
 from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
@@ -105,6 +106,7 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         runs_http.router(_runs(stores), settings.reconciliation_daily_token),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
+        feeds.router(PostgresFeeds(stores.database)),
         dead_letters_http.router(DeadLetters(PostgresDeadLetters(stores.database), stores.inbox, _now)),
         web.router(),
     ]

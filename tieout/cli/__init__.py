@@ -24,6 +24,7 @@ COMMANDS = (
     "replay",
     "rules",
     "discrepancies",
+    "feeds",
     "runs",
     "verify",
     "ingest",

@@ -28,7 +28,7 @@ from services.alerts.ports.sink import (
     Writes,
 )
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Check, Discrepancy, LogPosition
+from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition
 from shared.contracts.inbox import WithdrawRequested, encode_inbox
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.ids import canonical
@@ -106,6 +106,10 @@ _CHECK = (
     "period", "usage", "partial",
 )  # fmt: skip
 _NOT_RECONCILED = ("org", "event_id", "source", "type", "occurred_at", "received_at")
+_FEED = (
+    "org", "source", "log_partition", "rule", "last_seen_at", "usual_silence_ms", "silent_after_ms", "silent_since",
+    "waiting", "log_offset", "log_time",
+)  # fmt: skip
 _ITEM_NOTES = ("last", "fresh")
 """What the stage of items has beside their columns."""
 _LOG = (
@@ -135,6 +139,11 @@ def _unless_newer(table: str, columns: tuple[str, ...]) -> str:
     )
 
 
+_UNLESS_FEED_IS_NEWER = (
+    " ON CONFLICT (org, source, log_partition) DO UPDATE SET "
+    + _list(f"{column} = EXCLUDED.{column}" for column in _FEED[3:])
+    + " WHERE feeds.log_offset <= EXCLUDED.log_offset"
+)
 _UNLESS_THERE = " ON CONFLICT DO NOTHING"
 _PUT_RECORD = " ON CONFLICT (record_id, item_id) DO UPDATE SET live = EXCLUDED.live"
 
@@ -298,6 +307,7 @@ class PostgresSinkTransaction:
         await self._write_not_reconciled(writes.not_reconciled)
         await self._write_topic_outbox(writes)
         await self._write_progress(writes.progress)
+        await self._write_feeds(writes.feeds)
 
     async def _move(self, moves: Sequence[str], adds: Sequence[str]) -> None:
         """Run `moves`, then `adds`, whose rows are believed to be new: not asking first is a third faster.
@@ -373,6 +383,19 @@ class PostgresSinkTransaction:
             [log.time for log in progress.values()],
             [log.offset for log in progress.values()],
         )
+
+    async def _write_feeds(self, told: Sequence[FeedStatus]) -> None:
+        if not told:
+            return
+        last = {(one.org, one.source, one.log.partition): one for one in told}
+        rows = [
+            (
+                one.org, one.source, one.log.partition, one.rule, one.last_seen_at, one.usual_silence_ms,
+                one.silent_after_ms, one.silent_since, one.waiting, one.log.offset, one.log.time,
+            )
+            for one in last.values()
+        ]  # fmt: skip
+        await self._driver.executemany(_insert("feeds", _FEED) + _UNLESS_FEED_IS_NEWER, rows)
 
     async def _stage(self, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
         """COPY `rows` into the table's stage, which is empty again after the transaction.

@@ -257,6 +257,23 @@ checks = Table(
     Index(None, "org", "rule", "as_of"),
 )
 
+feeds = Table(
+    "feeds",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("log_partition", Integer, primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("last_seen_at", _Time, nullable=False),
+    Column("usual_silence_ms", BigInteger),
+    Column("silent_after_ms", BigInteger),
+    Column("silent_since", _Time),
+    Column("waiting", Integer, nullable=False, comment="groups of the partition whose missing record is held back"),
+    Column("log_offset", BigInteger, nullable=False),
+    Column("log_time", _Time, nullable=False),
+    comment="how the feed of a source stands, as each partition of the matcher told it last",
+)
+
 action_log = Table(
     "action_log",
     metadata,
@@ -547,6 +564,7 @@ ORG_TABLES: tuple[Table, ...] = (
     item_revisions,
     item_records,
     checks,
+    feeds,
     action_log,
     adjustments,
     discrepancy_news,

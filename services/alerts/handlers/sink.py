@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError
 from services.alerts.domain.settled import arrived
 from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, SinkStore, Span
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Progress
+from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition, Progress
 from shared.contracts.event import from_milliseconds
 from shared.contracts.item import Item
 from shared.contracts.not_reconciled import NotReconciledEvent
@@ -30,10 +30,12 @@ from shared.errors import DependencyAway, UsageError
 from shared.ids import NAMESPACE, canonical
 from shared.kafka.client import BULK_FETCH, consumer
 from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import partitions_of
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import counter, gauge, histogram
 
 STORED_TOPICS: Final = ("discrepancies", "matches", "checks", "not-reconciled")
+RESULT_TOPICS: Final = STORED_TOPICS[:3]
 GROUP_COMMIT_S: Final = 5.0
 """How often the group's offsets are set, for lag displays only."""
 FENCED_PAUSE_S: Final = 1.0
@@ -47,6 +49,7 @@ _read_discrepancy = msgspec.json.Decoder(Discrepancy).decode
 _read_item = msgspec.json.Decoder(Item).decode
 _read_check = msgspec.json.Decoder(Check).decode
 _read_not_reconciled = msgspec.json.Decoder(NotReconciledEvent).decode
+_read_feed = msgspec.json.Decoder(FeedStatus).decode
 _read_progress = msgspec.json.Decoder(Progress).decode
 
 log = structlog.get_logger()
@@ -67,6 +70,10 @@ def calm_collector() -> None:
 
 class PlaceAhead(UsageError):
     """PostgreSQL holds more of a topic than the topic has: another Kafka, or a topic that was made anew."""
+
+
+class PartitionsDiffer(UsageError):
+    """The topics of results have not the same number of partitions: somebody changed one behind tieout's back."""
 
 
 class SinkLoop:
@@ -228,6 +235,7 @@ class SinkLoop:
     async def _place(self, client: AIOKafkaConsumer) -> None:
         """Read the places of newly assigned partitions, go there, and let them flow."""
         wanted = sorted(self._unplaced)
+        await self._refuse_other_counts()
         begin = await client.beginning_offsets(wanted)
         ends = await client.end_offsets(wanted)
         live = {self._name(p): ends[p] for p in wanted} if self._rebuild else {}
@@ -249,6 +257,16 @@ class SinkLoop:
             self._places[partition] = self._stored[partition] = offset
             self._unplaced.discard(partition)
         self._health.set_ready("sink")
+
+    async def _refuse_other_counts(self) -> None:
+        """Results of a partition of `legs` go to the same one of each: where counts differ, keys and places do not."""
+        counts = await partitions_of(self._kafka, *(self._kafka.topic_prefix + name for name in RESULT_TOPICS))
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+            raise PartitionsDiffer(
+                f"these topics must have the same number of partitions: {shown}; somebody changed a count. Make a whole "
+                "set of topics under another prefix: `tieout topics migrate` is how a count is changed"
+            )
 
     def _is_ahead(self, stored: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> bool:
         """Tell whether a topic ends before its place: for a moment after a broker's restart, for ever on a wrong one."""
@@ -371,8 +389,11 @@ def read(place: Place, record: "ConsumerRecord[Any, Any]", batch: Batch) -> None
     if record.value is None:
         return
     try:
-        if any(name == "kind" and value == b"progress" for name, value in record.headers):
+        kind = next((value for name, value in record.headers if name == "kind"), None)
+        if kind == b"progress":
             _keep_progress(place, _read_progress(record.value).log, batch)
+        elif kind == b"feed":
+            batch.feeds.append(_read_feed(record.value))
         elif place.topic == "discrepancies":
             batch.discrepancies.append(_found(place, record))
         elif place.topic == "matches":

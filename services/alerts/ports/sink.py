@@ -12,7 +12,7 @@ from services.alerts.domain.moved import Holding
 from services.alerts.domain.settled import ArrivedItem, StoredItem
 from services.alerts.domain.triage import LogRow, Standing
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, Severity
+from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition, Severity
 from shared.contracts.inbox import WithdrawRequested
 from shared.contracts.item import Item
 from shared.contracts.not_reconciled import NotReconciledEvent
@@ -60,6 +60,7 @@ class Batch(msgspec.Struct):
     checks: list[Checked] = []
     not_reconciled: list[NotReconciledEvent] = []
     progress: dict[Place, LogPosition] = {}
+    feeds: list[FeedStatus] = []
     unreadable: list[DeadLetter] = []
 
 
@@ -141,6 +142,8 @@ class Writes(msgspec.Struct):
     withdrawals: list[WithdrawRequested] = []
     unreadable: list[DeadLetter] = []
     progress: dict[Place, LogPosition] = {}
+    feeds: list[FeedStatus] = []
+    """In the order they were told; the last one of a feed and partition counts."""
 
 
 class Fenced(Exception):

@@ -43,6 +43,7 @@ async def store(sink: SinkStore, batch: Batch, now: datetime) -> None:
             not_reconciled=batch.not_reconciled,
             unreadable=batch.unreadable,
             progress=batch.progress,
+            feeds=batch.feeds,
         )
         groups = await _known_groups(transaction, batch)
         changes = _absorb_items(batch.items, groups, writes)

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { byId, h, notice, options, show } from "./dom.js";
-import { age, ageElement, amount, chip, clock, keyText, plural, words } from "./format.js";
+import { age, ageElement, amount, chip, clock, keyText, plural, timeElement, words } from "./format.js";
 
 const REFRESH_MS = 5_000;
 const REFRESH_AFTER_ERROR_MS = 15_000;
@@ -50,6 +50,7 @@ export function reset() {
   filter = { ...NO_FILTER };
   counts = [];
   countsFrom = -Infinity;
+  drawFeeds([]);
   clear();
 }
 
@@ -96,7 +97,8 @@ async function load() {
     const [page, counted] = await Promise.all([rows(), kinds()]);
     if (mine !== turn) return;
     if (counted) {
-      counts = counted;
+      counts = counted.kinds;
+      drawFeeds(counted.feeds);
       countsFrom = performance.now();
     }
     cursor = page.next;
@@ -125,10 +127,31 @@ function tick() {
   load();
 }
 
-/** How many there are of each kind; null while the last counts are fresh enough. */
+/** How many there are of each kind, and which feeds are silent; null while the last counts are fresh enough. */
 async function kinds() {
   if (performance.now() - countsFrom < COUNTS_EVERY_MS) return null;
-  return (await get("/v1/discrepancy-counts")).data;
+  const [counted, feeds] = await Promise.all([get("/v1/discrepancy-counts"), silentFeeds()]);
+  return { kinds: counted.data, feeds };
+}
+
+/** Feeds that are silent, and those that something waits for still; their absence keeps nobody from the list. */
+async function silentFeeds() {
+  try {
+    return (await get("/v1/feeds")).data.filter((feed) => feed.silent_since !== null || feed.waiting > 0);
+  } catch {
+    return [];
+  }
+}
+
+function drawFeeds(found) {
+  byId("feeds").replaceChildren(
+    ...found.map((feed) => {
+      const state = feed.silent_since ? [" is silent since ", timeElement(feed.silent_since)] : [" was quiet"];
+      const waits = feed.waiting ? `; ${plural(feed.waiting, "record")} without a counterpart from it ${feed.waiting === 1 ? "waits" : "wait"}` : "";
+      return h("li", {}, h("strong", {}, feed.source), ...state, `${waits}.`);
+    }),
+  );
+  show(byId("feeds"), found.length > 0);
 }
 
 async function rows() {
