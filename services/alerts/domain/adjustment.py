@@ -80,7 +80,8 @@ def adjust(found: Discrepancy, shape: RuleShape, entry: Entry, *, id_: str, acto
         "refs": {"discrepancy": found.id},
         "attrs": {"reason": entry.reason},
     }
-    for field, value in zip(shape.key_fields, _parts(found.key), strict=True):
+    # Without a shared key the last part names the record: the entry finds it by the discrepancy.
+    for field, value in zip(shape.key_fields, _parts(found.key)[: len(shape.key_fields)], strict=True):
         _put(event, field, value, found.rule)
     sign = shape.signs.get(entry.source)
     if sign is not None and sign.factor < 0:
@@ -106,6 +107,9 @@ def _put(event: dict[str, Any], field: str, value: str, rule: str) -> None:
         event[place][name] = value
     elif field == "account":
         event["account"] = value
+    elif field == "currency":
+        if event["currency"] != value:
+            raise AdjustmentRefused(f"currency: {rule} keeps currencies apart, and this discrepancy is in {value}")
     else:
         raise AdjustmentRefused(
             f"{rule} reads {field}, which an adjustment entry cannot carry: post the event to ingest yourself"

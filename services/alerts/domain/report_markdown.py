@@ -22,6 +22,7 @@ _CAUSES = {
     "MissingProviderRecord": "not at the provider",
     "MissingRecord": "a side has no record",
     "DuplicateChargeSuspected": "one record too many, probably booked twice",
+    "AmbiguousMatch": "several records fit about as well: a person has to choose",
     "adjusted": "settled by adjustment entries",
     "pending": "the other side may still come",
     "within_tolerance": "within the rule's tolerance",

@@ -87,3 +87,46 @@ def test_what_was_read_is_never_adjusted() -> None:
     asked = Entry(source="bot", amount="1.00", currency="EUR", reason="other")
     with pytest.raises(AdjustmentRefused, match="resolve this with a reason"):
         adjust(found(), shape_of(rule), asked, id_="x", actor="ann", at=AT)
+
+
+def bank_line(amount: str) -> dict[str, Any]:
+    return {
+        "org": "acme", "source": "bank", "type": "entry.booked", "id": "l1", "record": "l1", "amount": amount,
+        "currency": "EUR", "account": "main", "attrs": {"text": "INV100017"},
+        "occurred_at": "2026-11-10T10:00:00Z", "received_at": "2026-11-10T10:00:00Z",
+    }  # fmt: skip
+
+
+WITHOUT_KEY: dict[str, Any] = {
+    "name": "bank.invoices",
+    "kind": "match",
+    "sides": {
+        "internal": {"source": "erp", "type": ["invoice.*"]},
+        "provider": {"source": "bank", "type": ["entry.*"]},
+    },
+    "partition_by": ["currency", "account"],
+    "score": {"reference": {"fields": ["refs.invoice", "attrs.text"]}},
+}
+
+
+def test_an_entry_finds_what_was_matched_without_a_key() -> None:
+    """A fee that the bank kept is booked against the mismatch that names it."""
+    invoice = bank_line("100.00") | {
+        "source": "erp", "type": "invoice.issued", "id": "i1", "record": "i1", "attrs": {}, "refs": {"invoice": "INV100017"},
+    }  # fmt: skip
+    events = [invoice, bank_line("98.50")]
+    raised = last(WITHOUT_KEY, events)
+    assert (raised.type, raised.difference) == ("AmountMismatch", "-1.50")
+    asked = Entry(source="bank", amount="1.50", currency="EUR", reason="fee")
+    posted = adjust(raised, shape_of(WITHOUT_KEY), asked, id_="x", actor="ann", at=AT).event
+
+    settled = last(WITHOUT_KEY, [*events, posted | {"org": "acme", "received_at": "2026-11-21T00:00:00Z"}])
+    assert (settled.id, settled.state, settled.resolution) == (raised.id, "resolved", "adjusted")
+
+
+def test_an_entry_in_another_currency_than_its_partition_is_refused() -> None:
+    raised = last(WITHOUT_KEY, [bank_line("98.50")])
+
+    asked = Entry(source="bank", amount="1.50", currency="USD", reason="fee")
+    with pytest.raises(AdjustmentRefused, match="this discrepancy is in EUR"):
+        adjust(raised, shape_of(WITHOUT_KEY), asked, id_="x", actor="ann", at=AT)
