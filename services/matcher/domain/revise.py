@@ -194,7 +194,10 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
     """Return the next revision of the group's item."""
     group.item_revision += 1
     group.item_status = status
-    sides = {side.name: _item_side(group, rule, index) for index, side in enumerate(rule.sides)}
+    # Sides that are added up before they are compared stand as one, or figures would compare a part with the whole.
+    sides = {
+        side.name: _item_side(group, rule, index) for index, side in enumerate(rule.sides) if rule.head(index) == index
+    }
     first = next(iter(sides.values()))
     earliest = min((occurred_at_of(side) for side in sides.values() if side), default=None)
     return Item(
@@ -231,17 +234,16 @@ def _printed_difference(raised: Raised) -> str | None:
 
 
 def _item_side(group: Group, rule: MatchRule, side: int) -> ItemSide | None:
-    records = [record for record in group.records if record.side == side]
-    entries = [entry for entry in live_adjustments(group, rule) if entry.side == side]
+    records = [record for record in group.records if rule.head(record.side) == side]
+    entries = [entry for entry in live_adjustments(group, rule) if rule.head(entry.side) == side]
     if not records and not entries:
         return None
-    is_live = rule.sides[side].is_live
     # A record without a currency, which only rules that compare none take, is in the group's one currency.
     known = {record.currency for record in group.records if record.currency}
     unnamed = next(iter(known)) if len(known) == 1 else NO_CURRENCY
     by_currency: dict[str, list[Record]] = {}
     for record in records:
-        if record.amount is not None and is_live(record.status):
+        if record.amount is not None and rule.sides[record.side].is_live(record.status):
             by_currency.setdefault(record.currency or unnamed, []).append(record)
     adjusted: dict[str, list[Record]] = {}
     for entry in entries:
