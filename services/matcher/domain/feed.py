@@ -64,8 +64,10 @@ SPREAD_TIES_MS: Final = 5_000
 """And what was due at one instant within so long."""
 QUIET_MS_MIN: Final = 60_000
 """A learned silence shorter than this is no reason to hold anything back: ticks and commits take seconds themselves."""
+LOOK_MS: Final = 5_000
+"""How often it is looked whether there is news to tell of a feed, in log time."""
 STATUS_MS: Final = 60_000
-"""How often it is told where the feeds stand, in log time."""
+"""How often it is told that a feed sends."""
 
 BUILT_IN_NAME: Final = "feed.builtin"
 BUILT_IN_PACK: Final = "feed"
@@ -233,7 +235,7 @@ class Feeds:
         if self._timers.next_at < self.time:
             for due, key in self._timers.due(self.time):
                 self._fire(key, due, position, said)
-        if before // STATUS_MS < self.time // STATUS_MS:
+        if before // LOOK_MS < self.time // LOOK_MS:
             news = [feed for feed in self._feeds.values() if self._is_news(feed)]
             said.statuses.extend(self._status(feed, self.time, position()) for feed in news)
         return said
@@ -294,7 +296,9 @@ class Feeds:
         """Tell whether something is to be told: by every partition how much waits there, by the owner when it was seen."""
         if self._waiting_of[feed.org, feed.source] != feed.told_waiting:
             return True
-        return feed.owner == self._partition and feed.last_at > feed.told_at
+        if feed.owner != self._partition or feed.last_at <= feed.told_at:
+            return False
+        return not feed.told_at or self.time - feed.told_at >= STATUS_MS
 
     def _status(self, feed: Feed, at: int, log: LogPosition) -> FeedStatus:
         name = (feed.org, feed.source)
@@ -412,9 +416,10 @@ class Feeds:
         if armed_at > feed.back_at:
             return None
         # In the order of their deadlines; what was due at one instant apart as well.
-        waited = min(max(deadline - feed.gone_at, 0), feed.release_until - feed.gone_at)
-        share = waited * SPREAD_MS // max(feed.release_until - feed.gone_at, 1)
-        until = feed.release_until + share + crc32(key) % SPREAD_TIES_MS
+        spread = max(1, min(SPREAD_MS, (feed.release_until - feed.back_at) // HOLD_PART))
+        span = max(1, feed.release_until - feed.gone_at)
+        share = min(max(deadline - feed.gone_at, 0), span) * spread // span
+        until = feed.release_until + share + crc32(key) % min(SPREAD_TIES_MS, spread)
         return until if now <= until else None
 
     def note(self, key: bytes, org: str, source: str | None) -> None:
