@@ -96,7 +96,7 @@ def make_workshop(
 
     def transactions(partition: int) -> ProducerTransactions:
         name = f"{settings.matcher_group}-{partition}"
-        return ProducerTransactions(kafka, topics, routes, name, partition, settings.compression)
+        return ProducerTransactions(kafka, topics, routes, name, partition, settings.compression, counts[topics.legs])
 
     policy = Policy(
         settings.snapshot_threshold_bytes,
@@ -104,7 +104,9 @@ def make_workshop(
         PROGRESS_INTERVAL_S,
         settings.checkpoint_interval_s * 1000,
     )
-    return Workshop(core=Core, transactions=transactions, log=log_, policy=policy, meter=meter)
+    return Workshop(
+        core=Core, transactions=transactions, log=log_, policy=policy, meter=meter, partitions=counts[topics.legs]
+    )
 
 
 def pace_of(settings: MatcherSettings) -> Pace:
@@ -143,7 +145,7 @@ async def _run_worker(
     settings: MatcherSettings, kafka: KafkaSettings, counts: dict[str, int], health: Health, stop: asyncio.Event
 ) -> None:
     meter = PrometheusMeter()
-    state_log = KafkaStateLog(kafka, Topics(kafka.topic_prefix))
+    state_log = KafkaStateLog(kafka, Topics(kafka.topic_prefix), counts[Topics(kafka.topic_prefix).legs])
     reader = make_consumer(settings, kafka)
     ends = InputEnds(kafka, Topics(kafka.topic_prefix).legs)
     worker = Worker(

@@ -25,6 +25,10 @@ class Core(Protocol):
         """Milliseconds; -1 while unknown."""
 
     @property
+    def offset_base(self) -> int:
+        """What has to be added to an offset of the input for its place in the log."""
+
+    @property
     def open_items(self) -> int: ...
     @property
     def settled_items(self) -> int: ...
@@ -115,6 +119,8 @@ class Batch:
     """Trace headers of sampled legs by group: passed on to the group's results."""
     kinds: Mapping[str, int] = field(default_factory=dict)
     """Records by kind."""
+    base: int = 0
+    """What has to be added to the input offset for its place in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,8 @@ class StateRecord:
     last: bool = False
     mark: Mark = NO_MARK
     head: CheckpointHead | None = None
+    partitions: int = 0
+    """How many partitions `legs` had; 0: not noted."""
 
 
 @dataclass(frozen=True, slots=True)

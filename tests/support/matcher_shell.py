@@ -38,6 +38,7 @@ class CountingCore:
     """
 
     version = 1
+    offset_base = 0
 
     def __init__(self, partition: int) -> None:
         self.partition = partition

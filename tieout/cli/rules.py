@@ -213,9 +213,12 @@ async def _how_far(kafka: "KafkaSettings", name: str, rule: str) -> str:
     from services.ingest.handlers.rederiver import decode_reach
     from services.ingest.settings import IngestSettings
     from shared.kafka.group_places import noted_offsets
+    from shared.kafka.topics import Topics
     from shared.settings import load_settings
 
-    noted = await noted_offsets(kafka, derivation_group(load_settings(IngestSettings).ingest_group, name))
+    noted = await noted_offsets(
+        kafka, derivation_group(load_settings(IngestSettings).ingest_group, name), Topics(kafka.topic_prefix).events
+    )
     if not noted:
         return f"{rule}: waits for ingest (does it run?)"
     remaining = sum(max(decode_reach(one.metadata).end - one.offset, 0) for one in noted.values())

@@ -28,6 +28,7 @@ from shared.contracts.leg import Leg, encode_leg_record, feed_key
 from shared.errors import UsageError
 from shared.kafka.client import BULK_FETCH, await_sent, consumer, producer
 from shared.kafka.errors import SendFailed
+from shared.kafka.group_places import noted_offsets
 from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics, partitions_of
@@ -52,6 +53,8 @@ BACKOFF_S_MAX = 2.0
 CLOSE_TIMEOUT_S = 5.0
 COMMIT_INTERVAL_S = 0.2
 """A commit a round would cost more than the round where few records come; what is repeated after a kill is short."""
+LEGS_NOTE = "legs="
+"""What is committed beside a place: over how many partitions the legs were spread."""
 PLACE_HEADER = "inbox"
 """Of events: partition and offset of the inbox record that they were made of, as `3/4711`."""
 RULES_TIMEOUT_S = 30.0
@@ -127,7 +130,7 @@ class NormaliserLoop:
     async def _session(self) -> None:
         """Consume until stopped or something fails."""
         kafka, settings = self._parts.kafka, self._parts.settings
-        counts = await _partition_counts(kafka)
+        counts = await _partition_counts(kafka, settings.ingest_group)
         sender = producer(kafka)
         fetch: dict[str, Any] = dict(BULK_FETCH)
         reader = consumer(
@@ -152,7 +155,7 @@ class NormaliserLoop:
                     await asyncio.wait_for(client.stop(), CLOSE_TIMEOUT_S)
 
 
-async def _partition_counts(kafka: KafkaSettings) -> dict[str, int]:
+async def _partition_counts(kafka: KafkaSettings, group: str) -> dict[str, int]:
     topics = Topics(kafka.topic_prefix)
     wanted = (topics.inbox, topics.events, topics.not_reconciled, topics.legs, topics.dead_letters)
     counts = await partitions_of(kafka, *wanted)
@@ -162,7 +165,22 @@ async def _partition_counts(kafka: KafkaSettings) -> dict[str, int]:
             f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing: "
             "create the topics with `tieout topics apply`"
         )
+    await _refuse_other_count(kafka, group, counts[topics.legs])
     return counts
+
+
+async def _refuse_other_count(kafka: KafkaSettings, group: str, legs: int) -> None:
+    """The count that the last legs were spread over stands beside this group's places in the inbox."""
+    inbox = Topics(kafka.topic_prefix).inbox
+    for noted in (await noted_offsets(kafka, group, inbox)).values():
+        note = noted.metadata or ""
+        if note.startswith(LEGS_NOTE) and note != f"{LEGS_NOTE}{legs}":
+            raise UsageError(
+                f"{Topics(kafka.topic_prefix).legs} has {legs} partitions and had "
+                f"{note.removeprefix(LEGS_NOTE)}: somebody changed the count, and keys would no longer go where "
+                "their state is; nothing was written. Make topics of another prefix with `tieout topics apply`; "
+                "`tieout topics migrate` is how a count is changed"
+            )
 
 
 class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -437,7 +455,8 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await self._reader.commit(self._told)
+                note = f"{LEGS_NOTE}{self._legs_partitions}"
+                await self._reader.commit({place: (offset, note) for place, offset in self._told.items()})
         except (CommitFailedError, IllegalStateError) as error:
             # A rebalance is under way: committed before the partitions are given up, or read again by their next owner.
             log.info("commit put off: the group rebalances", error=type(error).__name__)

@@ -21,7 +21,6 @@ import msgspec
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from services.ingest.domain.rule_book import Deriving, RuleBook, derivation_group
 from services.ingest.handlers.batches import Batches
@@ -33,8 +32,9 @@ from shared.contracts.inbox import RulesAwaited, encode_inbox
 from shared.contracts.leg import encode_leg_record
 from shared.contracts.rule_set import RuleDerived, encode_rule_derived, rule_derived_key
 from shared.ids import dead_letter_id
-from shared.kafka.client import BULK_FETCH, admin, await_sent, consumer, producer
+from shared.kafka.client import BULK_FETCH, await_sent, consumer, producer
 from shared.kafka.errors import SendFailed
+from shared.kafka.group_places import noted_offsets
 from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics, partitions_of
@@ -138,7 +138,7 @@ class Rederiver:
         name = self._topics.events
         places = [TopicPartition(name, n) for n in range((await partitions_of(self._kafka, name))[name])]
         reader.assign(places)
-        noted = await noted_offsets(self._kafka, group)
+        noted = await noted_offsets(self._kafka, group, name)
         if all(place in noted for place in places):
             return _Course(
                 {place: noted[place].offset for place in places},
@@ -166,7 +166,7 @@ class Rederiver:
         sent = await await_sent([await sender.send(inbox, value, partition=number) for number in range(count)])
         asked = {record.partition: record.offset for record in sent}
         while True:
-            passed = await noted_offsets(self._kafka, self._settings.ingest_group)
+            passed = await noted_offsets(self._kafka, self._settings.ingest_group, inbox)
             behind = [
                 number
                 for number, offset in asked.items()
@@ -355,17 +355,6 @@ class _Work:
             derivation=self._job.derivation.number,
             remaining=self._remaining(),
         )
-
-
-async def noted_offsets(kafka: KafkaSettings, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
-    """Return what a consumer group has committed, by partition."""
-    client = admin(kafka)
-    await client.start()
-    try:
-        found: dict[TopicPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(group)
-    finally:
-        await client.close()
-    return {place: noted for place, noted in found.items() if noted.offset >= 0}
 
 
 def _inbox_place(record: "ConsumerRecord[bytes, bytes]") -> tuple[int, int]:

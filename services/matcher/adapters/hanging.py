@@ -17,7 +17,7 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from services.matcher.adapters.reader import opened
 from services.matcher.adapters.results import PROGRESS_HEADERS
-from services.matcher.adapters.state_format import next_offset_of
+from services.matcher.adapters.state_format import next_place_of
 from shared.kafka.settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ async def _ask_ends(
 
 
 def _next_offset(record: Any | None) -> int:
-    return 0 if record is None else next_offset_of(record.value)
+    return 0 if record is None else next_place_of(record.value)
 
 
 def _made_by(record: Any | None) -> int | None:

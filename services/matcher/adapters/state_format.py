@@ -34,6 +34,8 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     entries: list[tuple[bytes, bytes]]
     mark: tuple[int, int] = (-1, 0)
     head: tuple[int, int, int] | None = None
+    base: int = 0
+    partitions: int = 0
 
 
 _PREFIX = bytes([VERSION])
@@ -41,10 +43,15 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
 
 
-def encode_changes(next_offset: int, entries: Sequence[Entry], mark: Mark = NO_MARK) -> list[bytes]:
+def encode_changes(
+    next_offset: int, entries: Sequence[Entry], mark: Mark = NO_MARK, base: int = 0, partitions: int = 0
+) -> list[bytes]:
     """Return the records for the changes of one transaction; at least one, for the offset."""
-    pieces = list(_pieces(entries))
-    return [_PREFIX + _encode(_Record(next_offset, flags, piece, tuple(mark))) for piece, flags in pieces]  # type: ignore[arg-type]
+    plain = (mark[0], mark[1])
+    return [
+        _PREFIX + _encode(_Record(next_offset, flags, piece, plain, None, base, partitions))
+        for piece, flags in _pieces(entries)
+    ]
 
 
 def encode_slice(
@@ -55,9 +62,15 @@ def encode_slice(
     last: bool,
     mark: Mark = NO_MARK,
     head: CheckpointHead | None = None,
+    base: int = 0,
+    partitions: int = 0,
 ) -> list[bytes]:
     """Return the records for a slice of a snapshot or, with a `head` before its first one, of a checkpoint."""
-    records = [_Record(next_offset, flags | SNAPSHOT, piece, tuple(mark)) for piece, flags in _pieces(entries)]  # type: ignore[arg-type]
+    plain = (mark[0], mark[1])
+    records = [
+        _Record(next_offset, flags | SNAPSHOT, piece, plain, None, base, partitions)
+        for piece, flags in _pieces(entries)
+    ]
     if first:
         records[0].flags |= FIRST
         if head is not None:
@@ -89,14 +102,15 @@ def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
     yield piece, 0
 
 
-def next_offset_of(value: bytes) -> int:
-    """Return the input offset to go on from that a record tells.
+def next_place_of(value: bytes) -> int:
+    """Return the place in the log of the input offset to go on from that a record tells.
 
     Raises:
         UnknownStateVersion: written by a newer build.
         msgspec.MsgspecError: no state record.
     """
-    return _decode(_body(value, "the last record")).next_offset
+    record = _decode(_body(value, "the last record"))
+    return record.next_offset + record.base
 
 
 def _body(value: bytes, place: str) -> bytes:
@@ -138,4 +152,5 @@ class StateReader:
             last=bool(record.flags & LAST),
             mark=Mark(*record.mark),
             head=CheckpointHead(*record.head) if record.head else None,
+            partitions=record.partitions,
         )

@@ -11,6 +11,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, OffsetOutOfRa
 from services.matcher.adapters.reader import opened
 from services.matcher.adapters.state_format import StateReader
 from services.matcher.ports import StateRecord, TransactionFailed
+from shared.errors import UsageError
 from shared.kafka.client import admin
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
@@ -24,12 +25,17 @@ SILENCE_TIMEOUT_S = 60.0
 log = structlog.get_logger(__name__)
 
 
+class PartitionsChanged(UsageError):
+    """The number of partitions was changed behind tieout's back."""
+
+
 class KafkaStateLog:
     """State records of all partitions."""
 
-    def __init__(self, kafka: KafkaSettings, topics: Topics) -> None:
+    def __init__(self, kafka: KafkaSettings, topics: Topics, partitions: int = 0) -> None:
         self._kafka = kafka
         self._topics = topics
+        self._partitions = partitions
         self._admin: AIOKafkaAdminClient | None = None
         self._trimming: set[asyncio.Task[None]] = set()
         self._can_trim = True
@@ -65,7 +71,9 @@ class KafkaStateLog:
                 while await reader.position(place) < end:
                     found = await reader.getmany(place, timeout_ms=POLL_MS, max_records=READ_RECORDS_MAX)
                     for record in found.get(place, ()):
-                        yield state.read(record.offset, record.value)
+                        found_record = state.read(record.offset, record.value)
+                        self._refuse_other_count(found_record)
+                        yield found_record
                     now = asyncio.get_running_loop().time()
                     silent_since = now if found else silent_since
                     if now - silent_since > SILENCE_TIMEOUT_S:
@@ -75,6 +83,14 @@ class KafkaStateLog:
             raise TransactionFailed(f"the state of partition {partition} was trimmed while it was read") from error
         except (KafkaError, OSError, TimeoutError) as error:
             raise TransactionFailed(f"the state of partition {partition} cannot be read: {error!r}") from error
+
+    def _refuse_other_count(self, record: StateRecord) -> None:
+        if self._partitions and record.partitions and record.partitions != self._partitions:
+            raise PartitionsChanged(
+                f"{self._topics.legs} has {self._partitions} partitions, the state was made with {record.partitions}: "
+                "somebody changed the count, and keys no longer lie where their state is. Stop ingest; make topics of "
+                "another prefix with `tieout topics apply` and send through again what came since, or restore the old ones"
+            )
 
     async def first_input_offset(self, partition: int) -> int:
         """Return the oldest offset of the input that is still there."""

@@ -50,11 +50,14 @@ class ProducerTransactions:
         transactional_id: str,
         partition: int,
         compression: str = "none",
+        partitions: int = 0,
     ) -> None:
         self._kafka = kafka
         self._topics = topics
         self._routes = routes
         self._partition = partition
+        self._partitions = partitions
+        """How many there are: noted with the state, so that it is noticed when they become others."""
         self._untouched: set[TopicPartition] = set()
         """Written to since the last `touch`."""
         self._producer: AIOKafkaProducer = producer(
@@ -141,13 +144,22 @@ class ProducerTransactions:
         """Send the changes, then the slice: its values are newer. Returns the slice's futures."""
         topic = self._topics.matcher_state
         await self._send_values(
-            topic, batch.partition, encode_changes(batch.next_offset, batch.changes.state, batch.mark), futures
+            topic,
+            batch.partition,
+            encode_changes(batch.next_offset, batch.changes.state, batch.mark, batch.base, self._partitions),
+            futures,
         )
         if batch.snapshot is None:
             return []
         snapshot = batch.snapshot
         values = encode_slice(
-            batch.next_offset, snapshot.entries, first=snapshot.first, last=snapshot.last, mark=batch.mark
+            batch.next_offset,
+            snapshot.entries,
+            first=snapshot.first,
+            last=snapshot.last,
+            mark=batch.mark,
+            base=batch.base,
+            partitions=self._partitions,
         )
         begin = len(futures)
         await self._send_values(topic, batch.partition, values, futures)

@@ -23,8 +23,8 @@ from services.matcher.domain.moment import UNKNOWN
 from services.matcher.domain.pairs import Pairs
 from services.matcher.domain.settled import MatchWriter
 from services.matcher.domain.state import OPEN_BYTES, WAITING_BYTES, Cell, State
-from services.matcher.domain.watched import WATCHED
 from services.matcher.domain.suspicions import ALIKE, Suspicions
+from services.matcher.domain.watched import WATCHED
 from services.matcher.domain.zero_sum import TRANSACTIONS, ZeroSum
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
@@ -63,6 +63,8 @@ class _Clock(msgspec.Struct, array_like=True):
     times: dict[int, int]
     log_time: int = UNKNOWN
     """Kept beside the times: when an inbox partition is added, log time stands still and is not unknown again."""
+    base: int = 0
+    """Added to every offset: a partition that was made of others goes on behind all of their places in the log."""
 
 
 class _RuleState(msgspec.Struct, array_like=True):
@@ -91,6 +93,7 @@ class Core:
         self._rule_states: dict[tuple[str, str], _RuleState] = {}
         self._rules: dict[str, CompiledRule | None] = {}
         """The rule in force by every generation seen; None: withdrawn."""
+        self._base = 0
         self._deriving: set[str] = set()
         """Generations in force whose legs are not all there yet."""
         self._pairs: dict[str, Pairs] = {}
@@ -101,6 +104,11 @@ class Core:
     def log_time(self) -> int:
         """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
         return self._state.log_time
+
+    @property
+    def offset_base(self) -> int:
+        """What has to be added to an offset of `legs` for its place in the log, which only rises."""
+        return self._base
 
     @property
     def settled_items(self) -> int:
@@ -126,6 +134,7 @@ class Core:
         Raises:
             UnknownGeneration: a leg whose rule has not been in the log.
         """
+        offset += self._base
         if type(record) is Leg:
             if record.received_at > self._clock.times.get(record.inbox_partition, UNKNOWN):
                 self._advance(record.inbox_partition, record.received_at, offset)
@@ -350,6 +359,7 @@ class Core:
             if key == CLOCK_ENTRY:
                 self._clock = _decode_clock(value)
                 self._state.log_time = self._clock.log_time
+                self._base = self._clock.base
             elif key.startswith(RULE_ENTRY):
                 self._restore_rule(_decode_rule(value))
             elif is_feed_entry(key):

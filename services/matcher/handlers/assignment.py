@@ -18,7 +18,7 @@ from services.matcher.handlers.commits import Commits, Slot, end_if_cancelled
 from services.matcher.ports import Core, Fenced, Meter, StateLog, TransactionFailed, Transactions
 from services.matcher.use_cases.partition import Partition, Policy
 from services.matcher.use_cases.restore import restore
-from shared.errors import TieoutError
+from shared.errors import TieoutError, UsageError
 
 RESTORES_MAX = 4
 """Restores at a time: more only take turns at one CPU."""
@@ -32,6 +32,10 @@ CLOSE_TIMEOUT_S = 45.0
 log = structlog.get_logger(__name__)
 
 
+class PartitionsAdded(UsageError):
+    """The number of partitions was changed behind tieout's back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What a partition is made of."""
@@ -41,6 +45,8 @@ class Workshop:
     log: StateLog
     policy: Policy
     meter: Meter
+    partitions: int = 0
+    """How many the input had when this process began; 0: any number."""
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # the client has no types
@@ -79,6 +85,12 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # the client 
             self.failure = error
 
     def _take(self, assigned: list[TopicPartition]) -> None:
+        if self._workshop.partitions and any(place.partition >= self._workshop.partitions for place in assigned):
+            raise PartitionsAdded(
+                f"{assigned[0].topic} had {self._workshop.partitions} partitions when this process began and has more now: "
+                "somebody changed the count, and keys no longer lie where their state is. Stop ingest, and see "
+                "`tieout topics migrate` for how a count is changed"
+            )
         for lost in self._slots.keys() - {place.partition for place in assigned}:
             self._drop(self._slots.pop(lost))
         for place in assigned:

@@ -173,6 +173,7 @@ class Partition:
         batch = Batch(
             partition=self.number,
             next_offset=self.position,
+            base=self.core.offset_base,
             records=self.pending_records,
             changes=changes,
             progress=progress,
@@ -200,7 +201,9 @@ class Partition:
             return None
         self._told_time, self._told_at_s = self.core.log_time, now_s
         time = from_milliseconds(self.core.log_time)
-        return Progress(log=LogPosition(partition=self.number, offset=self.position - 1, time=time))
+        return Progress(
+            log=LogPosition(partition=self.number, offset=self.position - 1 + self.core.offset_base, time=time)
+        )
 
     def _next_slice(self) -> Slice | None:
         first = self._slices is None

@@ -220,7 +220,7 @@ class _Replay:
         since = base.written_ms if base else 0
         self._readers = {topic: self._evidence.results(topic, self._number, since) for topic in RESULT_TOPICS}
         for reader in self._readers.values():
-            await reader.before(start)
+            await reader.before(start + self._core.offset_base)
         self._found.first = self._found.end = start
 
     async def _restore(self, base: Checkpoint | None) -> None:
@@ -255,7 +255,7 @@ class _Replay:
         await self._restore(checkpoint)
         self._partition = Partition(self._number, self._core, REPLAY, checkpoint.next_offset)
         for reader in self._readers.values():
-            await reader.before(checkpoint.next_offset)
+            await reader.before(checkpoint.next_offset + self._core.offset_base)
 
     def _skip(self, checkpoint: Checkpoint, why: str) -> None:
         self._found.skipped.append(Skipped(self._partition.position, checkpoint.next_offset, why))
@@ -282,7 +282,7 @@ class _Replay:
                 made[topic].append(value)
             self._letters |= {letter.id: letter for letter in batch.changes.dead_letters}
         for topic, reader in self._readers.items():
-            published = [one.value for one in await reader.before(self._partition.position)]
+            published = [one.value for one in await reader.before(self._partition.position + self._core.offset_base)]
             for value in published:
                 self._results_digest.update(value)
             self._found.results[topic] = self._found.results.get(topic, 0) + len(published)
