@@ -10,6 +10,8 @@ import typer
 
 from tieout.cli.rules_diff import EXAMPLE as DIFF_EXAMPLE
 from tieout.cli.rules_diff import diff
+from tieout.cli.rules_learn import EXAMPLE as LEARN_EXAMPLE
+from tieout.cli.rules_learn import learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +41,7 @@ def register(app: typer.Typer) -> None:
     rules.command(epilog=CHECK_EXAMPLE)(check)
     rules.command(epilog=APPLY_EXAMPLE)(apply)
     rules.command(epilog=DIFF_EXAMPLE)(diff)
+    rules.command(epilog=LEARN_EXAMPLE)(learn)
     app.add_typer(rules, name="rules")
 
 
