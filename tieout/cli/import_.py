@@ -36,7 +36,7 @@ COMPLAINTS_SHOWN_MAX = 1000
 """Rows that are named one by one: with a wrong mapping it is every row of the file."""
 TELL_EVERY_S = 10.0
 """Between two lines on how far it is, without a terminal."""
-RECORD_SHOWN_MAX = 16
+RECORD_SHOWN_MAX = 10
 SAMPLE_BYTES = 256 * 1024
 """Of a file that is not in the encoding its mapping says: enough to tell which it is in."""
 
@@ -279,7 +279,7 @@ def _preview_lines(preview: "Preview") -> "list[str]":
 def _hint_at_encoding(files: list[Path], mapping: Path | None) -> None:
     """Say which encoding a file is in, if it is not the one that its mapping says."""
     from services.ingest.domain.formats.csv_mapping import parse_mapping
-    from tieout.importing.encoding import likely_encoding
+    from tieout.importing.encoding import likely_encodings
 
     if mapping is None:
         return
@@ -288,9 +288,9 @@ def _hint_at_encoding(files: list[Path], mapping: Path | None) -> None:
         if not file.is_file():
             continue
         with file.open("rb") as stream:
-            likely = likely_encoding(stream.read(SAMPLE_BYTES), said)
+            likely = " or ".join(likely_encodings(stream.read(SAMPLE_BYTES), said))
         if likely:
-            sys.stderr.write(f"{file}: reads as {likely}, not {said}: set `file.encoding: {likely}` in {mapping}\n")
+            sys.stderr.write(f"{file}: reads as {likely} rather than {said}: set `file.encoding` in {mapping}\n")
 
 
 def _summarise(tally: "Tally", refused_later: int, done: str) -> None:

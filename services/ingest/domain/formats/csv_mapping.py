@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -31,7 +31,7 @@ ROWS_MAX = 1000
 ISO = "iso"
 UNIX = "unix"
 _DATE_WORDS = f"`{ISO}`, `{UNIX}` (seconds since 1970) or a format like %d.%m.%Y %H:%M"
-_SAMPLE = datetime(2026, 11, 27, 22, 45, 59)  # noqa: DTZ001 - only to try a format with
+_SAMPLE = datetime(2026, 11, 27, 22, 45, 59, tzinfo=UTC)
 
 
 class MappingInvalid(UsageError):
@@ -273,11 +273,13 @@ class Ignored(Strict):
     values: Annotated[list[StrictStr], Field(min_length=1)]
 
 
-def _form(value: Any) -> str:
+def _form(value: Any) -> str | None:
     """Tell the form of a field by what is written, so that an error speaks about that form only."""
     if isinstance(value, str):
         return "fixed"
-    keys = set(value) if isinstance(value, dict) else set()
+    if not isinstance(value, dict):
+        return None
+    keys = set(value)
     if "hash" in keys:
         return "hashed"
     return "signed" if keys & {"credit", "debit"} else "columns_"
@@ -349,7 +351,7 @@ class CsvMapping(Strict):
 
 def _check_words(source: str, type_: str) -> None:
     try:
-        convert_posted({"source": source, "type": type_, "id": "x", "occurred_at": _SAMPLE.astimezone()})
+        convert_posted({"source": source, "type": type_, "id": "x", "occurred_at": _SAMPLE})
     except EventRefused as refused:
         msg = f"{refused} (got {source if refused.field == 'source' else type_!r})"
         raise ValueError(msg) from None

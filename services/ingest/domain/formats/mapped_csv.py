@@ -22,7 +22,7 @@ from services.ingest.domain.formats.csv_mapping import (
     TimeColumns,
 )
 from services.ingest.domain.formats.rows import FileUnreadable, Occurrences, Row, RowError
-from services.ingest.domain.formats.table import Dialect, Record, Records
+from services.ingest.domain.formats.table import Dialect, Record, Records, wrong_width
 from services.ingest.domain.formats.text_lines import text_lines
 from shared.contracts.event import EPOCH, VALUE_LENGTH_MAX, EventRefused, PostedEvent, convert_posted
 from shared.ids import canonical
@@ -160,7 +160,7 @@ class _Maker:
         cells = record.cells
         if len(cells) != self._width:
             if len(cells) < self._width or any(cell.strip() for cell in cells[self._width :]):
-                return Row(record.line, RowError(f"has {len(cells)} cells where the table has {self._width} columns"))
+                return Row(record.line, RowError(wrong_width(len(cells), self._width)))
             cells = cells[: self._width]
         if any(cells[place].strip() in values for place, values in self._ignored):
             return None

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from services.ingest.domain.formats.rows import FileUnreadable, Row, RowError
-from services.ingest.domain.formats.table import Dialect, Records
+from services.ingest.domain.formats.table import Dialect, Records, wrong_width
 from services.ingest.domain.formats.text_lines import text_lines
 from services.ingest.domain.providers.mapping import DEFAULT_PAYMENT_ID_FIELD
 from services.ingest.domain.providers.stripe import PAYOUT_RANKS, PAYOUT_STATUSES, PROVIDER, SEQUENCE_STEP, UNKNOWN_RANK
@@ -140,8 +140,7 @@ class StripeBalanceFormat:
             if record.problem is not None:
                 yield Row(record.line, RowError(record.problem))
             elif len(record.cells) != len(columns):
-                reason = f"has {len(record.cells)} cells where the report has {len(columns)} columns"
-                yield Row(record.line, RowError(reason))
+                yield Row(record.line, RowError(wrong_width(len(record.cells), len(columns))))
             else:
                 cells = {column: cell.strip() for column, cell in zip(columns, record.cells, strict=True)}
                 yield self._row(record.line, cells)

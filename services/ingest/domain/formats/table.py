@@ -122,3 +122,8 @@ class Records:
             return _Read(next(reader))
         except csv.Error as error:
             return _Read([], OPEN if OPEN in str(error) else f"is no record of a table: {error}")
+
+
+def wrong_width(cells: int, columns: int) -> str:
+    """Say that a record has not one cell for each column."""
+    return f"has {cells} {'cell' if cells == 1 else 'cells'} where the table has {columns} columns"
