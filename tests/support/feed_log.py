@@ -1,6 +1,6 @@
 """Several partitions of the matcher behind one ingest that counts feeds: what Kafka would bring to each of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from services.ingest.domain.feed_counts import FeedCounts
@@ -91,6 +91,15 @@ class Running:
         while ticked < until:
             ticked = min(ticked + every, until)
             self.tick(ticked)
+
+    def become(self, partitions: Sequence[Mapping[bytes, bytes]]) -> None:
+        """Go on with other partitions, of which this is the state."""
+        self._partitions = len(partitions)
+        self.cores = [Core(number) for number in range(self._partitions)]
+        self.logs = [[] for _ in self.cores]
+        self.statuses = []
+        for core, entries in zip(self.cores, partitions, strict=True):
+            core.restore(entries.items())
 
     def found(self, type_: str) -> list[Discrepancy]:
         """Every revision of a type."""

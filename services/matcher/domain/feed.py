@@ -13,7 +13,7 @@ Work per tick is bounded by the feeds counted in it and HOURS steps for each; me
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -43,6 +43,7 @@ WEEKS: Final = 8
 WEEKS_MIN: Final = 2
 """Before so many weeks nothing is guessed."""
 _VALUE_BYTES: Final = 4
+_NEVER_TOLD: Final = -1
 _VALUE_MAX: Final = (1 << 32) - 1
 PROFILE_BYTES: Final = HOURS * WEEKS * _VALUE_BYTES
 OUTLIERS: Final = 4
@@ -67,7 +68,7 @@ QUIET_MS_MIN: Final = 60_000
 LOOK_MS: Final = 5_000
 """How often it is looked whether there is news to tell of a feed, in log time."""
 STATUS_MS: Final = 60_000
-"""How often it is told that a feed sends."""
+"""How often it is told that a feed sends, and that something still waits for it."""
 
 BUILT_IN_NAME: Final = "feed.builtin"
 BUILT_IN_PACK: Final = "feed"
@@ -294,9 +295,10 @@ class Feeds:
 
     def _is_news(self, feed: Feed) -> bool:
         """Tell whether something is to be told: by every partition how much waits there, by the owner when it was seen."""
-        if self._waiting_of[feed.org, feed.source] != feed.told_waiting:
+        waiting = self._waiting_of[feed.org, feed.source]
+        if waiting != feed.told_waiting:
             return True
-        if feed.owner != self._partition or feed.last_at <= feed.told_at:
+        if not waiting and (feed.owner != self._partition or feed.last_at <= feed.told_at):
             return False
         return not feed.told_at or self.time - feed.told_at >= STATUS_MS
 
@@ -482,6 +484,29 @@ _decode_key = msgspec.json.Decoder(tuple[str, str, str]).decode
 def is_feed_entry(key: bytes) -> bool:
     """Tell whether a state entry belongs to a feed: the keys of cells begin with a bracket."""
     return key.startswith((b"feed ", b"feed-"))
+
+
+def merged(partitions: Iterable[Mapping[bytes, bytes]], owner_of: Callable[[bytes], int]) -> dict[bytes, bytes]:
+    """Return the feed entries of partitions that are laid out anew over another number: each has them all.
+
+    Every partition has applied the whole log, so what differs is what each told last; all tell anew. `owner_of`: which
+    of the new partitions a key goes to.
+    """
+    found: dict[bytes, bytes] = {}
+    newest: dict[bytes, Feed] = {}
+    for entries in partitions:
+        for key, value in entries.items():
+            if key.startswith(FEED_ENTRY):
+                feed = _decode_feed(value)
+                if key not in newest or newest[key].last_at < feed.last_at:
+                    newest[key] = feed
+            elif is_feed_entry(key):
+                found[key] = value
+    for key, feed in newest.items():
+        feed.owner = owner_of(key.removeprefix(FEED_ENTRY))
+        feed.told_at, feed.told_waiting = 0, _NEVER_TOLD
+        found[key] = _encode(feed)
+    return found
 
 
 def _names(key: bytes) -> Name:

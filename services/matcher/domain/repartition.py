@@ -18,6 +18,7 @@ from services.matcher.domain.core import (
     _encode,
     _RuleState,
 )
+from services.matcher.domain.feed import is_feed_entry, merged
 from services.matcher.domain.moment import UNKNOWN
 from shared.ids import canonical
 from shared.rules.candidate_rule import CandidateRuleModel
@@ -63,9 +64,12 @@ def repartition(
         key = RULE_ENTRY + canonical([org, rule])
         for entries in made:
             entries[key] = _encode(state)
+    feeds = merged(partitions, lambda key: partition_of(key, count))
+    for entries in made:
+        entries.update(feeds)
     for partition in partitions:
         for key, value in partition.items():
-            if key == CLOCK_ENTRY or key.startswith(RULE_ENTRY):
+            if key == CLOCK_ENTRY or key.startswith(RULE_ENTRY) or is_feed_entry(key):
                 continue
             begin = key.find(b"[")
             if begin < 0:  # of the partition as a whole

@@ -82,6 +82,8 @@ async def test_what_waits_is_added_over_the_partitions(database: Database) -> No
     assert stripe["silent_since"] == START.isoformat().replace("+00:00", "Z")
     assert stripe["told_at"] == (START + timedelta(seconds=12)).isoformat().replace("+00:00", "Z")
     assert await answer(database, "other") == []
+    await put(database, status("stripe", 7, 12 - 700, waiting=5))  # of a partition that is no more
+    assert (await answer(database))[1]["waiting"] == 10_000
     await put(database, status("stripe", 0, 20), status("stripe", 1, 20), status("stripe", 1, 21))
     assert [(one["source"], one["waiting"]) for one in await answer(database)] == [("adyen", 0), ("stripe", 0)]
 

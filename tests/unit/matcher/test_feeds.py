@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from services.matcher.domain.core import Core
+from services.matcher.domain.repartition import repartition
 from shared.contracts.event import from_milliseconds
 from shared.contracts.leg import RuleRecord
+from shared.kafka.partitioner import partition_of
 from tests.support.feed_log import BEGIN, DAY, HOUR, MINUTE, ORG, PAYMENTS, SECOND, STRIPE, Running
 from tests.support.laws import drive, results, whole_state
 
@@ -301,3 +303,19 @@ def test_however_ticks_are_cut_the_same_is_open_at_the_end(every: int) -> None:
     assert {one.key for one in running.open if one.type == MISSING} == {
         f"p{number}" for number in range(120, 240) if not number % 7
     }
+
+
+def test_another_number_of_partitions_knows_the_same_feeds() -> None:
+    """Three partitions become two in the middle of an outage: nothing is said twice, what waits still waits."""
+    payments = outage(120, lost=7)
+    running = Running([PAYMENTS, STRIPE], partitions=3)
+    running.run([one for one in payments if one[0] < BEGIN + HOUR], BEGIN + HOUR - SECOND, every=10 * SECOND)
+    waited = running.waiting()
+    assert waited > 90
+    laid_out = repartition([dict(core.snapshot()) for core in running.cores], 2, 10_000_000, partition_of)
+    running.become(laid_out)
+    running.run([one for one in payments if one[0] >= BEGIN + HOUR], BEGIN + 4 * HOUR, every=10 * SECOND)
+    assert [(one.state, one.revision) for one in running.found("FeedSilent")] == [("raised", 1), ("resolved", 2)]
+    assert {one.key for one in running.found(MISSING)} == {f"p{number}" for number in range(120, 240) if not number % 7}
+    assert max(one.waiting for one in running.statuses if one.log.offset >= 10_000_000) > waited / 3
+    assert running.waiting() == 0
