@@ -358,4 +358,5 @@ class _Progress:
             return
         self._told_at = time.monotonic()
         percent = 100 * self._done // self._bytes if self._bytes else 100
-        self.say(f"{percent} % read, {self._accepted:,} events accepted")
+        accepted = f", {self._accepted:,} events accepted" if self._accepted else ""
+        self.say(f"{percent} % read{accepted}")
