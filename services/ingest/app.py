@@ -12,6 +12,8 @@ import structlog
 
 from services.ingest.adapters.followed_topic import FollowedTopic
 from services.ingest.adapters.inbox import KafkaInbox
+from services.ingest.adapters.pollers.file import Configured, read_pollers
+from services.ingest.adapters.pollers.source import balance_session, balance_source
 from services.ingest.adapters.secrets import FileSecrets
 from services.ingest.domain.directory import Directory
 from services.ingest.domain.normalise import Normaliser
@@ -20,11 +22,12 @@ from services.ingest.domain.rule_book import RuleBook
 from services.ingest.handlers.copier import Copier
 from services.ingest.handlers.http import Ingest, http_app
 from services.ingest.handlers.normaliser import CONDITION, NormaliserLoop, Parts, Stalled
+from services.ingest.handlers.poller import Polled, Pollers
 from services.ingest.handlers.rederiver import Rederiver
 from services.ingest.settings import IngestSettings, Role
 from shared.contracts.directory import decode_entry
 from shared.contracts.rule_set import RuleSetRecord, decode_rule_derived, decode_rule_set, read_key
-from shared.errors import DependencyAway
+from shared.errors import DependencyAway, UsageError
 from shared.kafka.client import wait_for_kafka
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
@@ -131,6 +134,7 @@ class _Process:
         self._kafka = kafka
         self._secrets = secrets
         self._listener = listener
+        self._pollers = _configured_pollers(settings)
         self._does_http = settings.ingest_role in (Role.ALL, Role.HTTP)
         self._normalises = settings.ingest_role in (Role.ALL, Role.NORMALISER)
         conditions = ([DIRECTORY_READ] if self._does_http else []) + (
@@ -201,6 +205,7 @@ class _Process:
             self._health.watch(DIRECTORY_LOOP)
             self._directory.complete = True
             self._health.set_ready(DIRECTORY_READ)
+        if self._does_http or self._pollers:
             await self._inbox.start()
         if self._normalises:
             await self._rules_topic.read_to_end()
@@ -216,7 +221,16 @@ class _Process:
             parts.append(("rules", self._rules_topic.follow()))
             parts.append(("normaliser", self._normaliser.run()))
             parts.append(("derivations", Rederiver(self._settings, self._kafka, self._book, self._normaliser).run()))
+        if self._pollers:
+            parts.append(("pollers", self._poll()))
         return parts
+
+    async def _poll(self) -> None:
+        async with balance_session() as session:
+            sources = [
+                Polled(one.poll, balance_source(one, session), one.interval.total_seconds()) for one in self._pollers
+            ]
+            await Pollers(sources, self._inbox).run()
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; open ones end; the normaliser ends its round and commits; then the connections go."""
@@ -232,6 +246,16 @@ class _Process:
             await asyncio.gather(*late, return_exceptions=True)
         for close in (self._inbox.close, self._directory_topic.close, self._rules_topic.close):
             await _quietly(close())
+
+
+def _configured_pollers(settings: IngestSettings) -> list[Configured]:
+    if settings.ingest_role not in (Role.ALL, Role.POLLER):
+        return []
+    if settings.pollers_file is not None:
+        return read_pollers(settings.pollers_file)
+    if settings.ingest_role is Role.POLLER:
+        raise UsageError("TIEOUT_POLLERS_FILE: is not set, so the role poller has nothing to do; see docs/stack.md")
+    return []
 
 
 async def _quietly(closing: Awaitable[None]) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from services.ingest.domain.balances import Reading
+
 
 class Appended(NamedTuple):
     """A record for the inbox."""
@@ -43,4 +45,16 @@ class Secrets(Protocol):
 
     def of(self, org: str, source: str) -> SigningConfig | None:
         """Return the configuration of a source, None where nothing is configured."""
+        ...
+
+
+class BalanceSource(Protocol):
+    """A provider whose accounts hold money."""
+
+    async def read(self) -> Reading:
+        """Read what every account holds, all of them or none.
+
+        Raises:
+            ReadFailed: nothing may be said about any balance.
+        """
         ...

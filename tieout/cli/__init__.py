@@ -28,6 +28,7 @@ COMMANDS = (
     "runs",
     "verify",
     "ingest",
+    "poll",
     "matcher",
     "alerts",
     "bench",

@@ -43,8 +43,19 @@ FOUND: dict[str, set[tuple[str, str, str, str, str]]] = {
 
 def replay(name: str) -> list[dict[str, Any]]:
     told = subprocess.run(
-        [sys.executable, "-m", "tieout", "replay", f"{name}.jsonl", "--rules", str(RULES), "--checks", "--strict"]
-        + ["--until", "2026-11-20T12:00:00Z"],
+        [
+            sys.executable,
+            "-m",
+            "tieout",
+            "replay",
+            f"{name}.jsonl",
+            "--rules",
+            str(RULES),
+            "--checks",
+            "--strict",
+            "--until",
+            "2026-11-20T12:00:00Z",
+        ],
         cwd=EXAMPLES,
         capture_output=True,
         text=True,

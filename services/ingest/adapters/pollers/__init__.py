@@ -1,0 +1,1 @@
+"""Providers that are asked for what their accounts hold, instead of telling it themselves."""
