@@ -136,8 +136,14 @@ class Core:
         """
         offset += self._base
         if type(record) is Leg:
-            if record.received_at > self._clock.times.get(record.inbox_partition, UNKNOWN):
-                self._advance(record.inbox_partition, record.received_at, offset)
+            state, times, inbox = self._state, self._clock.times, record.inbox_partition
+            before = times.get(inbox, UNKNOWN)
+            if record.received_at > before:
+                if before > state.log_time != UNKNOWN:  # not the slowest inbox partition: log time stays
+                    times[inbox] = record.received_at
+                    state.dirty[CLOCK_ENTRY] = None
+                else:
+                    self._advance(inbox, record.received_at, offset)
             pairs = self._pairs.get(record.generation)
             if pairs is None or not pairs.apply(group, record, offset, value):
                 self._apply_leg(group, record, offset)
