@@ -186,7 +186,7 @@ def _rules_schema() -> dict[str, Any]:
     schema = RuleFile.model_json_schema()
     parts = schema["$defs"]
     listed = [(name, field) for name, part in parts.items() for field in LISTED if field in part.get("properties", {})]
-    for model, field in (*listed, ("Selector", "type")):
+    for model, field in (*listed, ("Selector", "type"), ("FeedRuleModel", "source")):
         many = parts[model]["properties"][field]
         short = {key: value for key, value in many["items"].items() if key != "title"}
         parts[model]["properties"][field] = {"anyOf": [short, many], "title": many.pop("title")}

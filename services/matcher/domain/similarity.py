@@ -35,7 +35,7 @@ DATE_AT_EDGE: Final = 750
 
 ID_CHARS_MIN: Final = 5
 """Shorter numbers stand in too many texts."""
-SLIP_CHARS_MIN: Final = 6
+SLIP_CHARS_MIN: Final = 5
 TWO_SLIPS_CHARS_MIN: Final = 9
 WORDS_MAX: Final = 24
 """Words of a text that are looked at."""
