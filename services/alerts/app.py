@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import structlog
 from fastapi import APIRouter
 
+from services.alerts.adapters.budget_store import PostgresBudgets
 from services.alerts.adapters.counts_store import PostgresCounts
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
@@ -32,23 +33,30 @@ from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
 from services.alerts.adapters.triage_store import PostgresTriage
+from services.alerts.domain.address import UrlRefused
+from services.alerts.domain.schedule import ScheduleRefused, parse_daily_time
+from services.alerts.domain.signature import SecretInvalid, secret_key
 from services.alerts.handlers import web
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.explainer import explain
-from services.alerts.handlers.http import billing, counts, create_app, feeds, v1
+from services.alerts.handlers.http import admin, billing, counts, create_app, feeds, v1
+from services.alerts.handlers.http import budget as budget_http
 from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
-from services.alerts.handlers.scheduler import complete_runs
+from services.alerts.handlers.scheduler import Scheduler, complete_runs, declare_counters, show_gauges
 from services.alerts.handlers.sink import STORED_TOPICS, SinkLoop, calm_collector
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases import dead_letters
+from services.alerts.use_cases.alert_targets import SETTING, AlertTargets, target_urls
+from services.alerts.use_cases.budgets import Budgets
 from services.alerts.use_cases.dead_letters import DeadLetters
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
 from services.alerts.use_cases.keys import Keys
 from services.alerts.use_cases.runs import Runs
+from services.alerts.use_cases.schedule import Schedule
 from services.alerts.use_cases.sink import store
 from services.alerts.use_cases.triage import Triage
 from shared.contracts.dead_letter import REASONS
@@ -66,6 +74,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 LOOP_STALL_S_MAX = 30.0
 """A loop that does not come round for longer is stuck."""
+
+TARGETS_S = 15.0
+"""Between two looks for organisations that lack the operators' alert targets."""
 
 OPEN_COUNT_S = 10.0
 """Between two counts of what is open: a scrape looks every 15 s or so."""
@@ -104,10 +115,12 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         v1.items_router(triage),
         v1.directory_router(stores.directory, Keys(stores.directory, _now)),
         runs_http.router(_runs(stores), settings.reconciliation_daily_token),
+        admin.router(_runs(stores), triage),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
         feeds.router(PostgresFeeds(stores.database)),
         dead_letters_http.router(DeadLetters(PostgresDeadLetters(stores.database), stores.inbox, _now)),
+        budget_http.router(Budgets(PostgresBudgets(stores.database), _now), _now),
         web.router(),
     ]
 
@@ -125,7 +138,9 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
         Part("dispatcher", frozenset({"dispatcher"}), lambda: _deliver(stores.database, settings, health)),
         Part("explainer", frozenset({"explainer"}), lambda: _explain(stores.database, settings, health)),
-        Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_runs(stores), health)),
+        Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_scheduler(stores, settings), health)),
+        Part("gauges", frozenset({"scheduler"}), lambda: show_gauges(PostgresRuns(stores.database), health)),
+        Part("targets", frozenset({"dispatcher"}), lambda: _keep_targets(_targets(stores, settings), health)),
     ]
 
 
@@ -175,7 +190,66 @@ def _runs(stores: Stores) -> Runs:
         directory=stores.directory,
         cuts=stores.cuts,
         now=_now,
+        rules=stores.rules,
     )
+
+
+def _scheduler(stores: Stores, settings: AlertsSettings) -> Scheduler:
+    schedule = Schedule(
+        PostgresRuns(stores.database),
+        stores.directory,
+        stores.rules,
+        interval=timedelta(minutes=settings.reconciliation_hourly_interval_minutes),
+        daily=parse_daily_time(settings.reconciliation_daily_run_time),
+        now=_now,
+    )
+    if not settings.reconciliation_enabled:
+        log.info("scheduled runs are off", setting="RECONCILIATION_ENABLED")
+    return Scheduler(_runs(stores), schedule if settings.reconciliation_enabled else None)
+
+
+def _targets(stores: Stores, settings: AlertsSettings) -> AlertTargets:
+    secret = settings.reconciliation_alert_webhook_secret
+    return AlertTargets(
+        PostgresEndpoints(stores.database),
+        stores.directory,
+        target_urls(settings.reconciliation_alert_webhook_url, allow_private=settings.webhooks_allow_private),
+        secret=None if secret is None else secret.get_secret_value(),
+        random_bytes=secrets.token_bytes,
+        now=_now,
+    )
+
+
+async def _keep_targets(targets: AlertTargets, health: Health) -> None:
+    """Organisations come while it runs."""
+    health.watch("alert targets", LOOP_STALL_S_MAX + TARGETS_S)
+    while True:
+        health.heartbeat("alert targets")
+        try:
+            changed = await targets.apply()
+            if changed:
+                log.info("alert targets changed", setting=SETTING, endpoints=changed)
+        except DependencyAway as error:
+            log.warning("alert targets wait", reason=str(error))
+        await asyncio.sleep(TARGETS_S)
+
+
+def _require_settings(settings: AlertsSettings) -> None:
+    """Raises `UsageError` for what cannot be read, before anything starts."""
+    try:
+        parse_daily_time(settings.reconciliation_daily_run_time)
+    except ScheduleRefused as error:
+        raise UsageError(f"RECONCILIATION_DAILY_RUN_TIME: {error}") from None
+    try:
+        target_urls(settings.reconciliation_alert_webhook_url, allow_private=settings.webhooks_allow_private)
+    except UrlRefused as error:
+        raise UsageError(f"{SETTING}: {error}") from None
+    secret = settings.reconciliation_alert_webhook_secret
+    try:
+        if secret is not None:
+            secret_key(secret.get_secret_value())
+    except SecretInvalid as error:
+        raise UsageError(f"RECONCILIATION_ALERT_WEBHOOK_SECRET: {error}") from None
 
 
 def _sink(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> SinkLoop:
@@ -245,6 +319,9 @@ async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collectio
         DependencyAway: PostgreSQL or Kafka did not answer at the start (exit 3). Later they are waited for.
         UsageError: a port in use, a database that is not migrated.
     """
+    _require_settings(settings)
+    if {"api", "scheduler"} & set(roles):
+        declare_counters()
     with listen(settings.http_host, settings.http_port) as listener:
         health = Health(["database", "sink"] if "sink" in roles else ["database"])
         async with AsyncExitStack() as closing:

@@ -47,3 +47,17 @@ class AlertsSettings(ServiceSettings):
     """How often due retries are looked for; new messages are sent at once."""
     reconciliation_daily_token: SecretStr | None = Field(default=None, validation_alias="RECONCILIATION_DAILY_TOKEN")
     """Guards the daily run; not set: that endpoint is off."""
+    reconciliation_enabled: bool = Field(default=True, validation_alias="RECONCILIATION_ENABLED")
+    """Hourly and daily runs by the scheduler; runs that people ask for are made all the same."""
+    reconciliation_hourly_interval_minutes: int = Field(
+        default=60, ge=1, le=1440, validation_alias="RECONCILIATION_HOURLY_INTERVAL"
+    )
+    """Length of what an hourly run looks at, and so how often there is one."""
+    reconciliation_daily_run_time: str = Field(default="02:00", validation_alias="RECONCILIATION_DAILY_RUN_TIME")
+    """When the day before is run: `02:00` is UTC, `02:00 Europe/Berlin` is by the clock of that zone."""
+    reconciliation_alert_webhook_url: str = Field(default="", validation_alias="RECONCILIATION_ALERT_WEBHOOK_URL")
+    """Endpoints of every organisation, with commas between; messages and signatures as of registered ones."""
+    reconciliation_alert_webhook_secret: SecretStr | None = Field(
+        default=None, validation_alias="RECONCILIATION_ALERT_WEBHOOK_SECRET"
+    )
+    """Signs messages to them (`whsec_…`); not set: each gets a random one, to be rotated over the API."""

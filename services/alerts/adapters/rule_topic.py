@@ -1,12 +1,13 @@
 """The rules in force, read from the topic `rules` when somebody asks: a small topic, a rare question."""
 
 import asyncio
+from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from services.alerts.domain.adjustment import BookedSign, RuleShape
-from shared.contracts.rule_set import RuleSetRecord, decode_rule_set, rule_set_key
+from shared.contracts.rule_set import RuleSetRecord, decode_rule_set, read_key, rule_set_key
 from shared.kafka.client import consumer
 from shared.kafka.errors import KafkaAway
 from shared.kafka.settings import KafkaSettings
@@ -17,6 +18,8 @@ from shared.rules.zero_sum_rule import ENTRIES
 
 READ_TIMEOUT_S = 10
 """The whole topic is some hundred records."""
+RUN_KINDS = frozenset({"match", "zero_sum", "balance", "invariant"})
+"""Kinds that are checks of a run; the others speak of feeds and of suspicions beside them."""
 
 
 class RuleTopic:
@@ -26,33 +29,50 @@ class RuleTopic:
         self._kafka = kafka
 
     async def shape(self, org: str, pack: str, rule: str) -> RuleShape | None:
+        value = (await self._values()).get(rule_set_key(org, pack))
+        return None if value is None else _shape(decode_rule_set(value), rule)
+
+    async def in_force(self) -> Mapping[tuple[str, str], Mapping[str, str]]:
+        """See `ports.runs.RuleSets`."""
+        found: dict[tuple[str, str], Mapping[str, str]] = {}
+        for key, value in (await self._values()).items():
+            org, pack, note = read_key(key)
+            if note is None and (rules := _kinds(decode_rule_set(value))):
+                found[org, pack] = rules
+        return found
+
+    async def _values(self) -> dict[bytes, bytes]:
+        """Return the last value of every key that has one."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                record = await self._last(rule_set_key(org, pack))
+                return await self._read()
         except (KafkaError, OSError, TimeoutError) as error:
             raise KafkaAway(f"the rules could not be read from Kafka: {type(error).__name__}: {error}") from error
-        return None if record is None else _shape(record, rule)
 
-    async def _last(self, key: bytes) -> RuleSetRecord | None:
+    async def _read(self) -> dict[bytes, bytes]:
         partition = TopicPartition(self._kafka.topic_prefix + "rules", 0)
         client = consumer(self._kafka, auto_offset_reset="earliest")
         await client.start()
         try:
             client.assign([partition])
             await client.seek_to_beginning(partition)
-            return await _read(client, partition, key)
+            return await _read(client, partition)
         finally:
             await client.stop()
 
 
-async def _read(client: AIOKafkaConsumer, partition: TopicPartition, key: bytes) -> RuleSetRecord | None:
+async def _read(client: AIOKafkaConsumer, partition: TopicPartition) -> dict[bytes, bytes]:
     end = (await client.end_offsets([partition]))[partition]
-    last: RuleSetRecord | None = None
+    last: dict[bytes, bytes | None] = {}
     while await client.position(partition) < end:
         for record in (await client.getmany(partition, timeout_ms=500)).get(partition, ()):
-            if record.key == key:
-                last = None if record.value is None else decode_rule_set(record.value)
-    return last
+            last[record.key] = record.value
+    return {key: value for key, value in last.items() if value is not None}
+
+
+def _kinds(record: RuleSetRecord) -> dict[str, str]:
+    models = [read_rule(written) for written in record.rules]
+    return {model.name: model.kind for model in models if not model.shadow and model.kind in RUN_KINDS}
 
 
 def _shape(record: RuleSetRecord, rule: str) -> RuleShape | None:

@@ -1,6 +1,7 @@
 """Runs in PostgreSQL, and what they read: item revisions, discrepancy revisions, progress."""
 
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,13 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import JSON, ColumnElement, Table, Text, cast, func, literal, or_, select, tuple_, union_all, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import EVERY_ORG, Database
 from services.alerts.adapters.tables import (
+    checks,
     discrepancies,
     discrepancy_revisions,
     item_revisions,
@@ -23,8 +26,9 @@ from services.alerts.adapters.tables import (
     runs,
     sink_offsets,
 )
+from services.alerts.domain.checks import Verdicts
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, item_state, transitions
-from services.alerts.domain.period import Period, local_day
+from services.alerts.domain.period import AnyPeriod, Period, Span, local_day
 from services.alerts.domain.report import (
     NotReconciled,
     PriorRun,
@@ -33,7 +37,7 @@ from services.alerts.domain.report import (
     rule_order,
     told_until,
 )
-from services.alerts.ports.runs import NewRun, Outcome, Run, RunInHand, RunStatus, StoredReport
+from services.alerts.ports.runs import Known, NewRun, Outcome, Run, RunInHand, RunStatus, RunType, StoredReport
 from shared.contracts.discrepancy import Key, LogPosition
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
 from shared.money import NO_CURRENCY
@@ -44,14 +48,23 @@ ROWS_AT_ONCE: Final = 2_000
 """Rows fetched at a time: a large month must not stand in memory twice."""
 LOCK_CLASS: Final = 0x72756E73
 """First half of the advisory locks of runs; the second half is a hash of the run's id."""
+RUNNER_LOCK: Final = 0x73636865
+"""First half of the advisory locks of schedulers: the one runner (0), and making runs that go alone (a hash)."""
+LATEST_WITHIN: Final = timedelta(days=3)
+"""A pack that has not been run for longer has no present discrepancy amount; the query stays small."""
 LOG_TIME_STEP: Final = timedelta(milliseconds=1)
 """Log time is in whole milliseconds."""
 RESULT_TOPICS: Final = ("discrepancies", "matches", "checks")
 """Topics that carry progress, all with the partitions of `legs`. `not-reconciled` has other partitions and no progress:
 a period does not wait for it."""
 
+JUDGED: Final = ("passed", "failed", "error", "opening")
+"""Results that say something of the reading: a stale or skipped one leaves the verdict before it."""
+UNREADABLE: Final = (ArithmeticError, ValueError, LookupError, AssertionError, msgspec.MsgspecError)
+"""What a fault in stored data raises."""
+
 _JSON_OF_ITEM: Final = frozenset({"key", "sides", "discrepancies", "reasons"})
-_SUMMARY = [column for column in runs.c if column.name not in {"report_json", "report_markdown"}]
+_SUMMARY = [column for column in runs.c if column.name not in {"report_json", "report_markdown", "expects"}]
 _decode_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
 _decode_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode
 _decode_key = msgspec.json.Decoder(Key).decode
@@ -65,37 +78,65 @@ class PostgresRuns:
 
     async def open(self, new: NewRun) -> tuple[Run, bool]:
         """See `RunStore`."""
-        period = new.period
-        statement = (
-            upsert(runs)
-            .values(
-                id=str(uuid.uuid4()),
-                org=new.org,
-                pack=new.pack,
-                period_start=period.start,
-                period_end=period.end,
-                zone=period.zone,
-                trigger=new.trigger,
-                requested_by=new.requested_by,
-                status="running",
-                provisional=True,
-            )
-            .on_conflict_do_nothing(index_elements=["org", "pack", "period_start", "period_end"])
-            .returning(*_SUMMARY)
-        )
         async with self._database.transaction(new.org) as connection:
-            made = (await connection.execute(statement)).first()
-            if made is not None:
-                return _run(made), True
-            found = await connection.execute(
-                select(*_SUMMARY).where(
+            return await _open(connection, new)
+
+    async def open_alone(self, new: NewRun) -> tuple[Run, bool]:
+        """See `RunStore`; the lock lets two that come at once find each other."""
+        async with self._database.transaction(new.org) as connection:
+            name = f"{new.org}/{new.pack}"
+            await connection.execute(select(func.pg_advisory_xact_lock(RUNNER_LOCK, func.hashtext(name))))
+            under_way = (
+                select(*_SUMMARY)
+                .where(
                     runs.c.org == new.org,
                     runs.c.pack == new.pack,
-                    runs.c.period_start == period.start,
-                    runs.c.period_end == period.end,
+                    runs.c.status == "running",
+                    runs.c.report_json.is_(None),
                 )
+                .order_by(runs.c.created_at)
+                .limit(1)
             )
-            return _run(found.one()), False
+            row = (await connection.execute(under_way)).first()
+            return (_run(row), False) if row is not None else await _open(connection, new)
+
+    async def known(self, org: str, pack: str, run_type: RunType, since: datetime) -> Known:
+        """See `RunStore`."""
+        mine = (runs.c.org == org) & (runs.c.pack == pack) & (runs.c.run_type == run_type)
+        first = select(func.min(runs.c.period_start)).where(mine, runs.c.trigger == "schedule")
+        periods = select(runs.c.period_start, runs.c.period_end).where(mine, runs.c.period_end > since)
+        async with self._database.transaction(org) as connection:
+            begun = (await connection.execute(first)).scalar_one()
+            return Known(begun, [(row.period_start, row.period_end) for row in await connection.execute(periods)])
+
+    @asynccontextmanager
+    async def runner(self) -> AsyncIterator[bool]:
+        """See `RunStore`; the lock is a transaction's, so a process that dies lets go of it."""
+        async with self._database.transaction(EVERY_ORG) as connection:
+            lock = select(func.pg_try_advisory_xact_lock(RUNNER_LOCK, 0))
+            yield bool((await connection.execute(lock)).scalar_one())
+
+    async def latest_checks(self) -> Sequence[Mapping[str, object]]:
+        """See `RunStore`."""
+        last = (
+            select(runs.c.summary)
+            .ext(distinct_on(runs.c.org, runs.c.pack))
+            .where(runs.c.counted_at > func.now() - LATEST_WITHIN)
+            .order_by(runs.c.org, runs.c.pack, runs.c.counted_at.desc())
+        )
+        async with self._database.transaction(EVERY_ORG) as connection:
+            return [row.summary for row in await connection.execute(last) if row.summary]
+
+    async def unresolved(self) -> Mapping[str, int]:
+        """See `RunStore`."""
+        one = discrepancies.c
+        counts = (
+            select(one.severity, func.count().label("many"))
+            .where(one.status != "resolved", ~one.shadow)
+            .group_by(one.severity)
+        )
+        async with self._database.transaction(EVERY_ORG) as connection:
+            return {row.severity: row.many for row in await connection.execute(counts)}
 
     async def run(self, org: str, run_id: str) -> Run | None:
         """See `RunStore`."""
@@ -117,14 +158,17 @@ class PostgresRuns:
             return None
         return StoredReport(json=row.json, markdown=row.report_markdown)
 
-    async def runs(self, org: str, pack: str, limit: int, after: tuple[str, str] | None) -> Sequence[Run]:
+    async def runs(
+        self, org: str, pack: str | None, limit: int, after: tuple[str, str] | None, run_type: RunType | None = None
+    ) -> Sequence[Run]:
         """See `RunStore`."""
         statement = (
-            select(*_SUMMARY)
-            .where(runs.c.org == org, runs.c.pack == pack)
-            .order_by(runs.c.created_at.desc(), runs.c.id.desc())
-            .limit(limit)
+            select(*_SUMMARY).where(runs.c.org == org).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
         )
+        if pack is not None:
+            statement = statement.where(runs.c.pack == pack)
+        if run_type is not None:
+            statement = statement.where(runs.c.run_type == run_type)
         if after is not None:
             place = tuple_(datetime.fromisoformat(after[0]), uuid.UUID(after[1]))
             statement = statement.where(tuple_(runs.c.created_at, runs.c.id) < place)
@@ -171,8 +215,9 @@ class _InHand:
         # Log time may stand still for several results, so only what is before it is known to be whole.
         at = stored_until - LOG_TIME_STEP
         prior = await self._prior_runs()
-        found = await self._items(at, since=min([at, *told_until(prior).values()]))
-        histories = await self._histories(at)
+        faults: dict[str, str] = {}
+        found = await self._items(at, min([at, *told_until(prior).values()]), faults)
+        histories = await self._histories(at, faults)
         reading = Reading(
             at=at,
             progress=stored_until,
@@ -180,10 +225,12 @@ class _InHand:
             discrepancies=histories,
             prior_runs=prior,
             not_reconciled=await self._not_reconciled(at),
+            verdicts=await self._verdicts(at),
+            faults=faults,
         )
         return await self._rules(found, histories), reading
 
-    async def save(self, outcome: Outcome, at: datetime) -> Run:
+    async def save(self, outcome: Outcome, at: datetime, duration_ms: int) -> Run:
         self.run = await _update(
             self._connection,
             self.run.id,
@@ -193,9 +240,11 @@ class _InHand:
             # Bound as text: what was computed is stored byte for byte.
             report_json=cast(literal(outcome.report.json, Text), JSON),
             report_markdown=outcome.report.markdown,
-            error=None,
+            error=outcome.error,
             updated_at=at,
             completed_at=at if outcome.status == "completed" else None,
+            duration_ms=duration_ms,
+            counted_at=self.run.counted_at or (at if outcome.closed else None),
         )
         return self.run
 
@@ -204,26 +253,40 @@ class _InHand:
         return self.run
 
     async def _prior_runs(self) -> list[PriorRun]:
-        """Complete runs of the same kind (day, month, range) before this one: each series tells its own changes."""
+        """Complete runs of the same kind (hour, day, month, range) before this one: each series tells its own changes.
+
+        Manual runs overlap the others and each other: they tell what stands in their hours and no more.
+        """
         run = self.run
+        if run.run_type == "manual":
+            return []
         statement = (
-            select(runs.c.period_start, runs.c.period_end, runs.c.zone, runs.c.summary["at"].as_string().label("at"))
+            select(
+                runs.c.period_start,
+                runs.c.period_end,
+                runs.c.zone,
+                runs.c.run_type,
+                runs.c.summary["at"].as_string().label("at"),
+            )
             .where(
                 runs.c.org == run.org,
                 runs.c.pack == run.pack,
+                runs.c.run_type == run.run_type,
                 runs.c.status == "completed",
                 runs.c.period_end <= run.period.start,
             )
             .order_by(runs.c.period_start.desc())
         )
         found = [
-            PriorRun(_period(row.period_start, row.period_end, row.zone), datetime.fromisoformat(row.at))
-            for row in await self._connection.execute(statement)
+            PriorRun(_period(row), datetime.fromisoformat(row.at)) for row in await self._connection.execute(statement)
         ]
         return [one for one in found if one.period.kind == run.period.kind][:PRIOR_RUNS_MAX]
 
-    async def _items(self, at: datetime, since: datetime) -> list[list[ItemState]]:
-        """Revisions up to `at` of the period's items, and of every item that changed after `since`."""
+    async def _items(self, at: datetime, since: datetime, faults: dict[str, str]) -> list[list[ItemState]]:
+        """Revisions up to `at` of the period's items, and of every item that changed after `since`.
+
+        What cannot be read goes to `faults`, by its rule: the figures of the others stand.
+        """
         run = self.run
         mine = (items.c.org == run.org) & (items.c.pack == run.pack) & ~items.c.shadow
         chosen = (
@@ -247,12 +310,15 @@ class _InHand:
                 if row.id != last:
                     found.append([])
                     last = row.id
-                found[-1].append(item_state(_item(row)))
+                try:
+                    found[-1].append(item_state(_item(row)))
+                except UNREADABLE as error:
+                    faults.setdefault(row.rule, f"item {row.id} cannot be read: {type(error).__name__}: {error}")
         finally:
             await result.close()
-        return found
+        return [revisions for revisions in found if revisions]
 
-    async def _histories(self, at: datetime) -> list[DiscrepancyHistory]:
+    async def _histories(self, at: datetime, faults: dict[str, str]) -> list[DiscrepancyHistory]:
         """Discrepancies that were open at some time since the period's start, as they were known at `at`."""
         run = self.run
         one, revision = discrepancies.c, discrepancy_revisions.c
@@ -283,8 +349,47 @@ class _InHand:
             .order_by(one.id, revision.log_offset, revision.revision)
         )
         rows = (await self._connection.execute(statement)).all()
-        histories = (_history(list(group)) for _, group in groupby(rows, key=lambda row: row.id))
+        histories: list[DiscrepancyHistory] = []
+        for id_, group in groupby(rows, key=lambda row: row.id):
+            revisions = list(group)
+            try:
+                histories.append(_history(revisions))
+            except UNREADABLE as error:
+                why = f"discrepancy {id_} cannot be read: {type(error).__name__}: {error}"
+                faults.setdefault(revisions[-1].rule, why)
         return [history for history in histories if history.raised]
+
+    async def _verdicts(self, at: datetime) -> list[Verdicts]:
+        """Count the last verdicts of the period per rule: of each key, code and currency the newest reading's last."""
+        run, check = self.run, checks.c
+        mine = [check.org == run.org, check.pack == run.pack, ~check.shadow, check.log_time <= at]
+        place = (check.rule, check.key, check.code, check.currency)
+        last = (
+            select(check.rule, check.result, check.currency, check.difference, check.cause)
+            .ext(distinct_on(*place))
+            .where(*mine, check.result.in_(JUDGED), check.as_of >= run.period.start, check.as_of < run.period.end)
+            .order_by(*place, check.as_of.desc(), check.log_time.desc(), check.log_offset.desc())
+            .subquery()
+        )
+        counted = select(
+            last.c.rule,
+            last.c.result,
+            last.c.currency,
+            func.count().label("many"),
+            func.sum(func.abs(last.c.difference)).label("difference"),
+            func.min(last.c.cause).label("cause"),
+        ).group_by(last.c.rule, last.c.result, last.c.currency)
+        rows = (await self._connection.execute(counted.order_by(last.c.rule))).all()
+        found = [_verdicts(rule, list(group)) for rule, group in groupby(rows, key=lambda row: row.rule)]
+        silent = sorted(set(await self._expects()) - {one.rule for one in found})
+        for rule in silent:
+            before = select(func.max(check.as_of)).where(*mine, check.rule == rule, check.as_of < run.period.start)
+            found.append(Verdicts(rule, last_before=(await self._connection.execute(before)).scalar_one()))
+        return found
+
+    async def _expects(self) -> Mapping[str, str]:
+        wanted = select(runs.c.expects).where(runs.c.id == self.run.id)
+        return (await self._connection.execute(wanted)).scalar_one() or {}
 
     async def _rules(
         self, found: Iterable[Sequence[ItemState]], histories: Iterable[DiscrepancyHistory]
@@ -298,7 +403,10 @@ class _InHand:
         sides = {rule: tuple(state.sides) for rule, state in newest.items()}
         for rule in {history.rule for history in histories} - set(sides):
             sides[rule] = await self._sides_of(rule)
-        return [RuleSides(rule, sides[rule]) for rule in sorted(sides, key=rule_order)]
+        kinds = await self._expects()
+        return [
+            RuleSides(rule, sides.get(rule, ()), kinds.get(rule)) for rule in sorted({*sides, *kinds}, key=rule_order)
+        ]
 
     async def _sides_of(self, rule: str) -> tuple[str, ...]:
         statement = (
@@ -365,12 +473,64 @@ async def _update(connection: AsyncConnection, run_id: str, **values: Any) -> Ru
     return _run(row)
 
 
+async def _open(connection: AsyncConnection, new: NewRun) -> tuple[Run, bool]:
+    period = new.period
+    statement = (
+        upsert(runs)
+        .values(
+            id=str(uuid.uuid4()),
+            org=new.org,
+            pack=new.pack,
+            period_start=period.start,
+            period_end=period.end,
+            zone=period.zone,
+            run_type=new.run_type,
+            trigger=new.trigger,
+            requested_by=new.requested_by,
+            status="running",
+            provisional=True,
+            expects=None if new.expects is None else dict(new.expects),
+        )
+        .on_conflict_do_nothing(index_elements=["org", "pack", "period_start", "period_end", "run_type"])
+        .returning(*_SUMMARY)
+    )
+    made = (await connection.execute(statement)).first()
+    if made is not None:
+        return _run(made), True
+    found = await connection.execute(
+        select(*_SUMMARY).where(
+            runs.c.org == new.org,
+            runs.c.pack == new.pack,
+            runs.c.period_start == period.start,
+            runs.c.period_end == period.end,
+            runs.c.run_type == new.run_type,
+        )
+    )
+    return _run(found.one()), False
+
+
+def _verdicts(rule: str, rows: Sequence[Any]) -> Verdicts:
+    many = Counter[str]()
+    for row in rows:
+        many[row.result] += row.many
+    failed = [row for row in rows if row.result == "failed" and row.difference is not None]
+    return Verdicts(
+        rule,
+        # An opening reading is where an account begins: nothing differs from it yet.
+        passed=many["passed"] + many["opening"],
+        failed=many["failed"],
+        errors=many["error"],
+        differences={row.currency or NO_CURRENCY: row.difference for row in failed},
+        why=next((row.cause for row in rows if row.result == "error" and row.cause), None),
+    )
+
+
 def _run(row: Any) -> Run:
     return Run(
         id=row.id,
         org=row.org,
         pack=row.pack,
-        period=_period(row.period_start, row.period_end, row.zone),
+        period=_period(row),
         trigger=row.trigger,
         requested_by=row.requested_by,
         status=row.status,
@@ -381,11 +541,16 @@ def _run(row: Any) -> Run:
         created_at=row.created_at,
         updated_at=row.updated_at,
         completed_at=row.completed_at,
+        run_type=row.run_type,
+        duration_ms=row.duration_ms,
+        counted_at=row.counted_at,
     )
 
 
-def _period(start: datetime, end: datetime, zone: str) -> Period:
-    return Period(local_day(start, zone), local_day(end, zone), zone)
+def _period(row: Any) -> AnyPeriod:
+    if row.run_type in {"hourly", "manual"}:
+        return Span(row.period_start.astimezone(UTC), row.period_end.astimezone(UTC), row.zone)
+    return Period(local_day(row.period_start, row.zone), local_day(row.period_end, row.zone), row.zone)
 
 
 def _item(row: Any) -> Item:

@@ -423,6 +423,12 @@ runs = Table(
     Column("zone", Text, nullable=False),
     Column("trigger", Text, nullable=False, comment="manual, daily or schedule"),
     Column("requested_by", Text, nullable=False),
+    Column(
+        "run_type",
+        Text,
+        nullable=False,
+        comment="hourly, daily (one day, whoever asked), period (other days) or manual (now)",
+    ),
     Column("status", Text, nullable=False, comment="running, completed, incomplete or failed"),
     Column("provisional", Boolean, nullable=False),
     Column("summary", JSON),
@@ -433,7 +439,18 @@ runs = Table(
     Column("created_at", _Time, nullable=False, server_default=_NOW),
     Column("updated_at", _Time, nullable=False, server_default=_NOW),
     Column("completed_at", _Time),
-    UniqueConstraint("org", "pack", "period_start", "period_end"),
+    Column(
+        "expects",
+        JSONB,
+        comment="rules in force when it was made, by name, with their kind: what nothing was stored of is a check too",
+    ),
+    Column("duration_ms", Integer, comment="of its last computing"),
+    Column(
+        "counted_at",
+        _Time,
+        comment="when everything of the period was stored and its checks were counted in the metrics",
+    ),
+    UniqueConstraint("org", "pack", "period_start", "period_end", "run_type"),
     Index(None, "org", "created_at"),
 )
 

@@ -12,7 +12,7 @@ PERIOD_DAYS_MAX = 366
 
 PERIOD_SYNTAX = '"2026-11" (a month), "2026-11-20" (a day) or {"start": "2026-11-01", "end": "2026-12-01"}'
 
-PeriodKind = Literal["day", "month", "range"]
+PeriodKind = Literal["day", "month", "range", "span"]
 
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})", re.ASCII)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -42,6 +42,16 @@ class Period:
         return midnight(self.after, self.zone)
 
     @property
+    def start_text(self) -> str:
+        """The first day, as reports and the API write it."""
+        return self.first.isoformat()
+
+    @property
+    def end_text(self) -> str:
+        """The first day that no longer belongs to it."""
+        return self.after.isoformat()
+
+    @property
     def kind(self) -> PeriodKind:
         """A day, a calendar month, or any other range of days."""
         if self.after - self.first == timedelta(days=1):
@@ -56,8 +66,38 @@ class Period:
                 return self.first.isoformat()
             case "month":
                 return f"{self.first:%Y-%m}"
-            case "range":
+            case _:
                 return f"{self.first} to {self.after - timedelta(days=1)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The instants [start, end), shown in `zone`: an hour of the schedule, or what a manual run looks at."""
+
+    start: datetime
+    end: datetime
+    zone: str
+
+    @property
+    def start_text(self) -> str:
+        """The first instant on the clock of `zone`, with its offset: an hour that comes twice stays two."""
+        return self.start.astimezone(zone_of(self.zone)).isoformat()
+
+    @property
+    def end_text(self) -> str:
+        """The first instant that no longer belongs to it."""
+        return self.end.astimezone(zone_of(self.zone)).isoformat()
+
+    @property
+    def kind(self) -> PeriodKind:
+        """Always a span."""
+        return "span"
+
+    def __str__(self) -> str:
+        return f"{self.start_text} to {self.end_text}"
+
+
+AnyPeriod = Period | Span
 
 
 def zone_of(name: str) -> ZoneInfo:

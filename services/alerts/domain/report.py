@@ -7,7 +7,7 @@ even). The executable meaning of every figure is `tests/cases/report.yaml`.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -15,8 +15,9 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from services.alerts.domain.checks import CheckFigures, Verdicts, check_of
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, SideState, SideTotal, state_at
-from services.alerts.domain.period import Period
+from services.alerts.domain.period import AnyPeriod
 from shared.contracts.discrepancy import SEVERITIES, Key
 from shared.contracts.item import ItemStatus, Total
 from shared.money import EXACT, NO_CURRENCY, exact_sum, format_amount, format_number
@@ -156,6 +157,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     reports: dict[str, RuleReport]
     not_reconciled: list[NotReconciled]
+    checks: list[CheckFigures] = []
+    """One per rule: whether it held in the period. Those that could not be computed are in no other figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +167,15 @@ class RuleSides:
 
     name: str
     sides: tuple[str, ...]
+    kind: str | None = None
+    """None: the rule is no longer in force, or was not known when the run was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class PriorRun:
     """An earlier run that is complete; its figures stand as of `at`."""
 
-    period: Period
+    period: AnyPeriod
     at: datetime
 
 
@@ -190,6 +195,10 @@ class Reading:
     prior_runs: Sequence[PriorRun] = ()
     cut_at: datetime | None = None
     not_reconciled: Sequence[NotReconciled] = ()
+    verdicts: Sequence[Verdicts] = ()
+    """Of rules that judge readings: the last verdict of each key in the period, counted."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Rules whose stored results cannot be read, and why."""
 
 
 def rule_order(name: str) -> tuple[int, str]:
@@ -198,16 +207,25 @@ def rule_order(name: str) -> tuple[int, str]:
     return (_FIRST_RULES.index(kind) if kind in _FIRST_RULES else len(_FIRST_RULES), name)
 
 
-def make_report(org: str, period: Period, rules: Sequence[RuleSides], reading: Reading) -> Report:
+def make_report(org: str, period: AnyPeriod, rules: Sequence[RuleSides], reading: Reading) -> Report:
     """Compute the report of one run."""
     closed = is_closed(period, reading.progress, reading.cut_at)
-    reports = {rule.name: _rule_report(rule, period, reading, closed) for rule in rules}
+    faults = dict(reading.faults)
+    reports: dict[str, RuleReport] = {}
+    for rule in rules:
+        if rule.name in faults:
+            continue
+        try:
+            reports[rule.name] = _rule_report(rule, period, reading, closed)
+        except (ArithmeticError, ValueError, LookupError, AssertionError) as error:
+            # A fault in the data of one rule must be seen, and must not keep people from the figures of the others.
+            faults[rule.name] = f"{type(error).__name__}: {error}"
     return Report(
         org=org,
         period=PeriodSpan(
             name=str(period),
-            start=period.first.isoformat(),
-            end=period.after.isoformat(),
+            start=period.start_text,
+            end=period.end_text,
             zone=period.zone,
             start_at=period.start,
             end_at=period.end,
@@ -217,17 +235,54 @@ def make_report(org: str, period: Period, rules: Sequence[RuleSides], reading: R
         verdict=_verdict_of_run([one.verdict for one in reports.values()], closed),
         reports=reports,
         not_reconciled=sorted(reading.not_reconciled, key=lambda n: (n.source, n.type)),
+        checks=_checks(rules, reading, reports, faults),
     )
 
 
-def is_closed(period: Period, progress: datetime | None, cut_at: datetime | None = None) -> bool:
+def _checks(
+    rules: Sequence[RuleSides], reading: Reading, reports: Mapping[str, RuleReport], faults: Mapping[str, str]
+) -> list[CheckFigures]:
+    verdicts = {one.rule: one for one in reading.verdicts}
+    kinds = {rule.name: rule.kind for rule in rules}
+    names = sorted({*kinds, *verdicts, *faults}, key=rule_order)
+    return [
+        check_of(
+            name,
+            kinds.get(name),
+            verdicts.get(name),
+            items=reports[name].items.total if name in reports else 0,
+            discrepant=reports[name].items.discrepant if name in reports else 0,
+            differences=_differences(reports.get(name)),
+            fault=faults.get(name) or _unexplained(reports.get(name)),
+        )
+        for name in names
+    ]
+
+
+def _differences(figures: RuleReport | None) -> dict[str, Decimal]:
+    sums: dict[str, Decimal] = {}
+    for by_currency in (figures.mismatch if figures else {}).values():
+        for currency, one in by_currency.items():
+            if one.amount is not None:
+                _add(sums, currency, Decimal(one.amount))
+    return sums
+
+
+def _unexplained(figures: RuleReport | None) -> str | None:
+    left = {c: amount for c, amount in (figures.residual if figures else {}).items() if Decimal(amount)}
+    if not left:
+        return None
+    return "no cause explains " + ", ".join(f"{amount} {currency}" for currency, amount in left.items())
+
+
+def is_closed(period: AnyPeriod, progress: datetime | None, cut_at: datetime | None = None) -> bool:
     """Tell whether everything of the period is stored: every partition is past its end and past the cut."""
     if progress is None or progress <= period.end:
         return False
     return cut_at is None or progress > cut_at
 
 
-def told_until(earlier: Sequence[PriorRun]) -> dict[Period, datetime]:
+def told_until(earlier: Sequence[PriorRun]) -> dict[AnyPeriod, datetime]:
     """Return per complete period the log time up to which its own run or a later one has told what changed in it."""
     return {
         run.period: max([run.at, *(later.at for later in earlier if later.period.start >= run.period.end)])
@@ -336,7 +391,7 @@ class _Money:
             _add(self.amounts, place, amount)
 
 
-def _rule_report(rule: RuleSides, period: Period, reading: Reading, closed: bool) -> RuleReport:
+def _rule_report(rule: RuleSides, period: AnyPeriod, reading: Reading, closed: bool) -> RuleReport:
     items = []
     for revisions in reading.items:
         state = state_at(revisions, reading.at)
@@ -367,7 +422,7 @@ def _rule_report(rule: RuleSides, period: Period, reading: Reading, closed: bool
     )
 
 
-def _stands_in(state: ItemState, period: Period) -> bool:
+def _stands_in(state: ItemState, period: AnyPeriod) -> bool:
     return state.counts and period.start <= state.occurred_at < period.end
 
 
@@ -461,7 +516,7 @@ def _mismatch(items: Iterable[ItemState]) -> dict[str, dict[str, Mismatch]]:
 
 
 def _open(
-    histories: Iterable[DiscrepancyHistory], period: Period
+    histories: Iterable[DiscrepancyHistory], period: AnyPeriod
 ) -> tuple[dict[str, dict[str, OpenItems]], dict[str, dict[str, str]]]:
     start, end = period.start, period.end
     groups: dict[tuple[str, str], list[DiscrepancyHistory]] = defaultdict(list)
@@ -496,7 +551,7 @@ def _ageing(closing: Iterable[DiscrepancyHistory], end: datetime) -> dict[str, i
     return classes
 
 
-def _top_open(histories: Iterable[DiscrepancyHistory], period: Period) -> list[TopDiscrepancy]:
+def _top_open(histories: Iterable[DiscrepancyHistory], period: AnyPeriod) -> list[TopDiscrepancy]:
     closing = [one for one in histories if one.is_open_at(period.end)]
     closing.sort(
         key=lambda one: (
@@ -523,7 +578,7 @@ def _top_open(histories: Iterable[DiscrepancyHistory], period: Period) -> list[T
     ]
 
 
-def _prior_period(rule: RuleSides, period: Period, reading: Reading) -> list[PriorChange]:
+def _prior_period(rule: RuleSides, period: AnyPeriod, reading: Reading) -> list[PriorChange]:
     """Return what changed in complete earlier periods since the last run that told of it.
 
     Each change stands in one run only: a run tells what changed in the periods before its own up to its log time.
@@ -546,7 +601,7 @@ def _prior_period(rule: RuleSides, period: Period, reading: Reading) -> list[Pri
     return [change for *_, change in sorted(changes, key=lambda one: (one[0], one[1], one[2].item_id))]
 
 
-def _change(was: ItemState | None, now: ItemState | None, period: Period) -> PriorChange | None:
+def _change(was: ItemState | None, now: ItemState | None, period: AnyPeriod) -> PriorChange | None:
     before = was if was is not None and _stands_in(was, period) else None
     after = now if now is not None and _stands_in(now, period) else None
     state = after or before

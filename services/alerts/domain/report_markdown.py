@@ -41,6 +41,7 @@ def markdown_of(report: Report) -> str:
         _verdict(report),
         _headlines(spoken) or "Nothing was recorded and nothing was open in this period.",
     ]
+    blocks.append(_checks(report))
     if spoken:
         blocks += [_by_rule(spoken), _totals(spoken)]
     for name, figures in spoken.items():
@@ -49,11 +50,32 @@ def markdown_of(report: Report) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def _checks(report: Report) -> str:
+    """Only where something judges readings: of rules that only match, the table by rule says the same."""
+    if not any(one.readings or one.error for one in report.checks):
+        return ""
+    rows = [
+        [
+            _text(one.check_type),
+            one.outcome,
+            _count(one.readings or one.items),
+            _count(one.failed or one.discrepant),
+            ", ".join(_money(amount, currency) for currency, amount in one.discrepancy.items()),
+            _text(one.error or ""),
+        ]
+        for one in report.checks
+    ]
+    return "## Checks\n\n" + _table(["Check", "", "Judged", "Failed", "Discrepancy", "Why"], rows, numbers=[2, 3, 4])
+
+
 def _speaks(figures: RuleReport) -> bool:
     return bool(figures.items.total or figures.open or figures.prior_period)
 
 
 def _period_title(report: Report) -> str:
+    if "T" in report.period.start:
+        zone = report.period.zone
+        return f"{_time(report.period.start_at, zone)} to {_time(report.period.end_at, zone)}"
     first, after = date.fromisoformat(report.period.start), date.fromisoformat(report.period.end)
     last = after - timedelta(days=1)
     if first == last:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from services.alerts.domain.period import Period
+from services.alerts.domain.checks import CheckFigures
+from services.alerts.domain.period import AnyPeriod
 from services.alerts.domain.report import Reading, RuleSides
 
 RunTrigger = Literal["manual", "daily", "schedule"]
+RunType = Literal["hourly", "daily", "period", "manual"]
+"""`daily`: one day, whoever asked for it. `period`: a month or other days. `manual`: the hours up to a moment."""
 RunStatus = Literal["running", "completed", "incomplete", "failed"]
 """`running`: provisional, completes by itself. `incomplete`: final but for money that no cause explains. `failed`: see
 its error; tried again. Only `completed` is never computed again."""
@@ -21,9 +24,12 @@ class NewRun:
 
     org: str
     pack: str
-    period: Period
+    period: AnyPeriod
     trigger: RunTrigger
     requested_by: str
+    run_type: RunType
+    expects: Mapping[str, str] | None = None
+    """Rules in force, by name, with their kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Run:
     id: str
     org: str
     pack: str
-    period: Period
+    period: AnyPeriod
     trigger: RunTrigger
     requested_by: str
     status: RunStatus
@@ -45,6 +51,23 @@ class Run:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    run_type: RunType
+    duration_ms: int | None = None
+    counted_at: datetime | None = None
+
+    @property
+    def stage(self) -> Literal["running", "provisional", "completed", "incomplete", "failed"]:
+        """As the stack pack's names tell it: provisional once there is a report, running before."""
+        return "provisional" if self.status == "running" and self.summary is not None else self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was run already: since when the schedule has run, and the periods that reach beyond some time."""
+
+    since: datetime | None
+    """Start of the first period that the schedule ever ran."""
+    periods: Sequence[tuple[datetime, datetime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,11 @@ class Outcome:
     provisional: bool
     summary: Mapping[str, object]
     report: StoredReport
+    checks: Sequence[CheckFigures] = ()
+    closed: bool = False
+    """Everything of the period is stored: its checks count."""
+    error: str | None = None
+    """Which checks could not be computed; the others' figures stand."""
 
 
 class RunInHand(Protocol):
@@ -74,7 +102,7 @@ class RunInHand(Protocol):
     async def reading(self) -> tuple[Sequence[RuleSides], Reading] | None:
         """What is stored, as of one log time; None while the sink has stored no progress of some partition."""
 
-    async def save(self, outcome: Outcome, at: datetime) -> Run:
+    async def save(self, outcome: Outcome, at: datetime, duration_ms: int) -> Run:
         """Store the outcome, `at` being now; refuses nothing, since only a run that is not complete is in hand."""
 
     async def note(self, status: RunStatus, error: str, at: datetime) -> Run:
@@ -87,12 +115,29 @@ class RunStore(Protocol):
     async def open(self, new: NewRun) -> tuple[Run, bool]:
         """Return the run of that organisation, pack and period, and whether it was made now."""
 
+    async def open_alone(self, new: NewRun) -> tuple[Run, bool]:
+        """Make a run unless one of its organisation and pack has no report yet: then return that and False."""
+
+    async def known(self, org: str, pack: str, run_type: RunType, since: datetime) -> Known:
+        """Return what was run already; periods that had ended by `since` are left out."""
+
+    def runner(self) -> AbstractAsyncContextManager[bool]:
+        """Tell whether this process is the one that runs what is due; it stays so until the end of the context."""
+
+    async def latest_checks(self) -> Sequence[Mapping[str, object]]:
+        """Return summaries of the last counted run of each organisation and pack."""
+
+    async def unresolved(self) -> Mapping[str, int]:
+        """Return how many discrepancies nobody has resolved, by severity."""
+
     async def run(self, org: str, run_id: str) -> Run | None: ...
 
     async def report(self, org: str, run_id: str) -> StoredReport | None: ...
 
-    async def runs(self, org: str, pack: str, limit: int, after: tuple[str, str] | None) -> Sequence[Run]:
-        """Newest first, those behind the place `after` = (created_at, id)."""
+    async def runs(
+        self, org: str, pack: str | None, limit: int, after: tuple[str, str] | None, run_type: RunType | None = None
+    ) -> Sequence[Run]:
+        """Newest first, those behind the place `after` = (created_at, id); None: of every pack, of every type."""
 
     async def unfinished(self, limit: int) -> Sequence[Run]:
         """Of every organisation, those that were looked at longest ago first."""
@@ -111,4 +156,15 @@ class Cuts(Protocol):
 
         Raises:
             DependencyAway: Kafka did not take it.
+        """
+
+
+class RuleSets(Protocol):
+    """The rules in force."""
+
+    async def in_force(self) -> Mapping[tuple[str, str], Mapping[str, str]]:
+        """Return per organisation and pack the rules that do not only watch, by name, with their kind.
+
+        Raises:
+            DependencyAway: Kafka does not answer.
         """

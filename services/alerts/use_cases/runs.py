@@ -1,19 +1,33 @@
 """Runs: made once per organisation and period, computed until they are complete, and never changed after that."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
-from services.alerts.domain.period import PeriodRefused, parse_period, yesterday
-from services.alerts.domain.report import NOT_CUT_YET, Reading, Report, RuleSides, make_report
+from services.alerts.domain.checks import CheckFigures
+from services.alerts.domain.period import PeriodRefused, Span, parse_period, yesterday
+from services.alerts.domain.report import NOT_CUT_YET, Reading, Report, RuleSides, is_closed, make_report
 from services.alerts.domain.report_markdown import markdown_of
 from services.alerts.domain.schedule import look_due
 from services.alerts.ports.directory import DirectoryStore
-from services.alerts.ports.runs import Cuts, NewRun, Outcome, Run, RunStatus, RunStore, RunTrigger, StoredReport
+from services.alerts.ports.runs import (
+    Cuts,
+    NewRun,
+    Outcome,
+    RuleSets,
+    Run,
+    RunStatus,
+    RunStore,
+    RunTrigger,
+    RunType,
+    StoredReport,
+)
 from shared.errors import DependencyAway
+from shared.telemetry.metrics import bounded, counter, histogram
 
 PACK = "billing"
 WAIT_S_DEFAULT = 8.0
@@ -22,6 +36,8 @@ POLL_S = 0.5
 """Between two looks while a request waits; the matcher's progress comes every second."""
 UNFINISHED_MAX = 100
 """Runs looked at in one round of the scheduler: a day's runs of a hundred organisations."""
+MANUAL_SPAN = timedelta(hours=24)
+"""What a manual run looks at: the day up to now, so that every account has been read in it."""
 NO_PROGRESS_YET = "the sink has not stored progress of every partition yet"
 
 _STATUS: dict[str, RunStatus] = {"provisional": "running", "complete": "completed", "incomplete": "incomplete"}
@@ -29,6 +45,18 @@ _STATUS: dict[str, RunStatus] = {"provisional": "running", "complete": "complete
 
 class OrgUnknown(LookupError):
     """There is no such organisation."""
+
+
+class PackUnknown(LookupError):
+    """The organisation has no rules of this pack in force."""
+
+
+class RunUnderWay(Exception):
+    """Another run of the organisation and pack has no report yet."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.id)
+        self.run = run
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +77,7 @@ class Runs:
         cuts: the way to the matcher.
         now: the clock.
         wait_s: how long `trigger` and `daily` wait for completion in all.
+        rules: the rules in force; None where no run but those of the billing pack is made.
     """
 
     store: RunStore
@@ -56,6 +85,7 @@ class Runs:
     cuts: Cuts
     now: Callable[[], datetime]
     wait_s: float = WAIT_S_DEFAULT
+    rules: RuleSets | None = None
 
     async def trigger(self, org: str, period: object, requested_by: str) -> tuple[Run, bool]:
         """Make the run of `period` (see `parse_period`) or find it; return it and whether it was made now.
@@ -66,6 +96,30 @@ class Runs:
         """
         run, made = await self._open(org, period, "manual", requested_by)
         return (await self._settle([run]))[0], made
+
+    async def manual(self, org: str, pack: str, requested_by: str) -> Run:
+        """Run the day up to now, of any pack.
+
+        Raises:
+            OrgUnknown: there is no such organisation.
+            PackUnknown: it has no rules of that pack in force.
+            RunUnderWay: another run of the pack has no report yet.
+            DependencyAway: Kafka or PostgreSQL does not answer.
+        """
+        known = await self.directory.org(org)
+        if known is None:
+            raise OrgUnknown(org)
+        rules = {} if self.rules is None else (await self.rules.in_force()).get((org, pack), {})
+        if not rules:
+            raise PackUnknown(pack)
+        now = self.now()
+        span = Span(now - MANUAL_SPAN, now, known.zone)
+        run, made = await self.store.open_alone(
+            NewRun(org, pack, span, "manual", requested_by, run_type="manual", expects=rules)
+        )
+        if not made:
+            raise RunUnderWay(run)
+        return (await self._settle([run]))[0]
 
     async def daily(self, org: str | None, period: object | None) -> tuple[Sequence[Run], Sequence[DailyFailure]]:
         """Make or find the runs of `period`, or of yesterday in each zone, for `org` or every organisation.
@@ -92,8 +146,23 @@ class Runs:
         completed = 0
         for run in await self.store.unfinished(UNFINISHED_MAX):
             if look_due(run.created_at, run.updated_at, now):
-                completed += (await self.advance(run)).completed_at is not None
+                completed += (await self._advanced(run)).completed_at is not None
         return completed
+
+    async def _advanced(self, run: Run) -> Run:
+        """`advance`; whatever stops it is noted on the run, so that it stops no other run."""
+        try:
+            return await self.advance(run)
+        except DependencyAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - a run that nobody can read must not end the scheduler
+            fault = f"the run could not be made: {type(error).__name__}: {error}"
+            async with self.store.in_hand(run) as hand:
+                if hand is None:
+                    return run
+                noted = await hand.note("failed", fault, self.now())
+            count_status(run, noted)
+            return noted
 
     async def advance(self, run: Run) -> Run:
         """Ask for a cut where one is missing, and compute the run once more unless it is complete or in other hands."""
@@ -103,6 +172,7 @@ class Runs:
         async with self.store.in_hand(run) as hand:
             if hand is None:
                 return await self.store.run(run.org, run.id) or run
+            run, begun = hand.run, time.monotonic()
             try:
                 stored = await hand.reading()
                 if stored is None:
@@ -111,8 +181,17 @@ class Runs:
             except (ArithmeticError, ValueError, LookupError, AssertionError, msgspec.MsgspecError) as error:
                 # A fault in stored data must be seen on the run, and must not stop the runs of others.
                 fault = f"the report could not be computed: {type(error).__name__}: {error}"
-                return await hand.note("failed", fault, self.now())
-            return await hand.save(outcome, self.now())
+                noted = await hand.note("failed", fault, self.now())
+                count_status(run, noted)
+                return noted
+            took_s = time.monotonic() - begun
+            saved = await hand.save(outcome, self.now(), duration_ms=round(took_s * 1000))
+        # Counted once it is stored: what was rolled back is computed, and counted, again.
+        histogram("reconciliation_run_duration_seconds").observe(took_s)
+        count_status(run, saved)
+        if run.counted_at is None and saved.counted_at is not None:
+            count_checks(outcome.checks)
+        return saved
 
     async def _open(self, org: str, period: object | None, trigger: RunTrigger, requested_by: str) -> tuple[Run, bool]:
         known = await self.directory.org(org)
@@ -120,9 +199,8 @@ class Runs:
             raise OrgUnknown(org)
         now = self.now()
         wanted = yesterday(known.zone, now) if period is None else parse_period(period, known.zone, now)
-        return await self.store.open(
-            NewRun(org=org, pack=PACK, period=wanted, trigger=trigger, requested_by=requested_by)
-        )
+        run_type: RunType = "daily" if wanted.kind == "day" else "period"
+        return await self.store.open(NewRun(org, PACK, wanted, trigger, requested_by, run_type))
 
     async def _settle(self, runs: Sequence[Run]) -> list[Run]:
         """Advance each run, again while time is left; the scheduler goes on with what is not complete then.
@@ -163,13 +241,46 @@ def needs_cut(run: Run, now: datetime) -> bool:
 def compute(run: Run, rules: Sequence[RuleSides], reading: Reading) -> Outcome:
     """Compute the run's report from what is stored."""
     cut_at = NOT_CUT_YET if run.cut_at is None or run.cut_at <= run.period.end else run.cut_at
-    report = make_report(run.org, run.period, rules, replace(reading, cut_at=cut_at))
+    reading = replace(reading, cut_at=cut_at)
+    report = make_report(run.org, run.period, rules, reading)
+    faults = [f"{one.check_type}: {one.error}" for one in report.checks if one.rule not in report.reports and one.error]
     return Outcome(
-        status=_STATUS[report.verdict],
+        status="failed" if faults else _STATUS[report.verdict],
         provisional=report.verdict == "provisional",
         summary=summary_of(report),
         report=StoredReport(json=msgspec.json.encode(report).decode(), markdown=markdown_of(report)),
+        checks=report.checks,
+        closed=is_closed(run.period, reading.progress, cut_at),
+        error=f"checks that could not be computed: {'; '.join(faults)}" if faults else None,
     )
+
+
+def count_status(before: Run, after: Run) -> None:
+    """Count a run in the metrics where it has come to another status."""
+    if after.stage not in {before.stage, "running"}:
+        counter("reconciliation_runs_total").labels(after.stage).inc()
+
+
+def count_checks(checks: Sequence[CheckFigures]) -> None:
+    """Count the checks of a run whose period is stored; once per run."""
+    passed = sum(one.passed for one in checks)
+    counter("reconciliation_checks_total").inc(len(checks))
+    counter("reconciliation_checks_passed_total").inc(passed)
+    counter("reconciliation_checks_failed_total").inc(len(checks) - passed)
+
+
+def largest_amounts(summaries: Sequence[Mapping[str, object]]) -> Mapping[str, float]:
+    """Return per check type the largest discrepancy of any currency, organisation and pack in these summaries.
+
+    Amounts of different currencies are never added. A gauge is a float: only here, where nobody counts with it.
+    """
+    largest: dict[str, float] = {}
+    for summary in summaries:
+        for one in msgspec.convert(summary.get("checks", []), list[CheckFigures]):
+            name = bounded("check_type", one.check_type)
+            amounts = [float(amount) for amount in one.discrepancy.values()]
+            largest[name] = max([largest.get(name, 0.0), *amounts])
+    return largest
 
 
 def summary_of(report: Report) -> dict[str, object]:
@@ -177,6 +288,10 @@ def summary_of(report: Report) -> dict[str, object]:
     return {
         "verdict": report.verdict,
         "at": report.at.isoformat(),
+        "checks_total": len(report.checks),
+        "checks_passed": sum(one.passed for one in report.checks),
+        "checks_failed": sum(not one.passed for one in report.checks),
+        "checks": msgspec.to_builtins(report.checks),
         "rules": {
             name: {
                 "items": msgspec.to_builtins(figures.items),

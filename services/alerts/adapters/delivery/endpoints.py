@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, and_, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import Database
@@ -51,7 +52,8 @@ class PostgresEndpoints:
             if count >= limit:
                 return False
             await connection.execute(
-                insert(webhook_endpoints).values(
+                upsert(webhook_endpoints)
+                .values(
                     id=endpoint.id,
                     org=endpoint.org,
                     url=endpoint.url,
@@ -61,6 +63,8 @@ class PostgresEndpoints:
                     description=endpoint.description,
                     created_at=endpoint.created_at,
                 )
+                # Endpoints of a setting have the same id in every process that makes them.
+                .on_conflict_do_nothing(index_elements=["id"])
             )
         return True
 

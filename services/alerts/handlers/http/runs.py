@@ -153,7 +153,7 @@ def router(runs: Runs, daily_token: SecretStr | None) -> APIRouter:
 
     @routes.get("", summary="Runs, newest first", responses=problem_responses(401, 403, 422, 503))
     async def list_runs(caller: Manager, paging: Paging) -> Page[RunBody]:
-        rows = await runs.store.runs(caller.org, PACK, paging.limit + 1, _place(paging))
+        rows = await runs.store.runs(caller.org, PACK, paging.limit + 1, place_of(paging))
         return page(rows, paging.limit, lambda run: (run.created_at.isoformat(), run.id), _shown)
 
     @routes.get(
@@ -241,7 +241,8 @@ def _bad_period(error: PeriodRefused) -> Problem:
     return Problem(422, "bad-period", f"period: {error}")
 
 
-def _place(paging: PageWish) -> tuple[str, str] | None:
+def place_of(paging: PageWish) -> tuple[str, str] | None:
+    """Read the place of a cursor over runs (created_at, id)."""
     match paging.after:
         case None:
             return None
@@ -261,7 +262,7 @@ def _shown(run: Run) -> RunBody:
         id=run.id,
         org=run.org,
         pack=run.pack,
-        period=RunPeriod(start=run.period.first.isoformat(), end=run.period.after.isoformat(), zone=run.period.zone),
+        period=RunPeriod(start=run.period.start_text, end=run.period.end_text, zone=run.period.zone),
         trigger=run.trigger,
         requested_by=run.requested_by,
         status=run.status,

@@ -29,7 +29,7 @@ def test_names_are_unique():
 
 @pytest.mark.parametrize("declared", METRICS, ids=lambda m: m.name)
 def test_name_tells_service_kind_and_unit(declared):
-    assert re.fullmatch(r"tieout_(ingest|matcher|alerts)_[a-z_]+", declared.name)
+    assert re.fullmatch(r"tieout_(ingest|matcher|alerts)_[a-z_]+|reconciliation_[a-z_]+", declared.name)
     assert declared.name.endswith("_total") == (declared.kind == "counter")
     if declared.unit in ("seconds", "bytes"):
         assert declared.name.endswith(f"_{declared.unit}")
@@ -62,7 +62,7 @@ def test_metric_of_another_kind_is_refused():
 
 
 def test_what_was_counted_is_rendered():
-    counter("tieout_alerts_runs_total").labels(status="failed").inc(3)
+    counter("reconciliation_runs_total").labels(status="failed").inc(3)
     gauge("tieout_matcher_partitions_owned").set(12)
     histogram("tieout_matcher_commit_seconds").observe(0.02)
     body, content_type = render_metrics()
@@ -72,7 +72,7 @@ def test_what_was_counted_is_rendered():
         for s in family.samples
     }
     assert content_type.startswith("text/plain")
-    assert samples["tieout_alerts_runs_total", "failed"] == 3
+    assert samples["reconciliation_runs_total", "failed"] == 3
     assert samples["tieout_matcher_partitions_owned",] == 12
     assert samples["tieout_matcher_commit_seconds_bucket", "0.025"] == 1
 
