@@ -296,6 +296,8 @@ def _hint_at_encoding(files: list[Path], mapping: Path | None) -> None:
 def _summarise(tally: "Tally", refused_later: int, done: str) -> None:
     for notice, count in sorted(tally.notices.items()):
         print(f"note: {notice} ({count:,} rows)", flush=True)
+    for file in tally.empty:
+        print(f"note: {file} has a header and no rows", flush=True)
     parts = [f"{tally.rows:,} rows read", f"{tally.events - refused_later:,} events {done}"]
     if tally.repeated:
         parts.append(f"{tally.repeated:,} events came again and are the same")

@@ -37,6 +37,8 @@ class Tally:
     repeated: int = 0
     """Events that came again with the same content, e.g. of exports that overlap."""
     notices: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    """Files without a row."""
 
 
 class StrictStop(UsageError):
@@ -68,22 +70,25 @@ def read_files(
         UsageError: a file cannot be read, or is not of the format.
     """
     for file in files:
+        before = tally.rows
         for row in format_.read(_chunks(file, progress), str(file)):
             tally.rows += 1
             if row.notice is not None:
                 tally.notices[row.notice] = tally.notices.get(row.notice, 0) + 1
             place = Place(str(file), row.line)
             try:
-                ready = _ready(row, place, scratch, tally, now)
+                ready = _ready(row, place, scratch, tally, now, varies=format_.columns_vary)
             except EventRefused as refused:
                 tally.refused += 1
                 complain(place, f"refused: {refused}")
                 continue
             tally.events += len(ready)
             yield from ready
+        if tally.rows == before:
+            tally.empty.append(str(file))
 
 
-def _ready(row: Row, place: Place, scratch: Scratch, tally: Tally, now: datetime) -> list[Ready]:
+def _ready(row: Row, place: Place, scratch: Scratch, tally: Tally, now: datetime, *, varies: bool) -> list[Ready]:
     """Return the events of a row, all or none.
 
     Raises:
@@ -96,17 +101,30 @@ def _ready(row: Row, place: Place, scratch: Scratch, tally: Tally, now: datetime
         # As ingest will judge it; the org is the key's there, and no rule of the contract looks at its name.
         accept(event, org=event.org or "default", received_at=now)
         json = _encode(event)
-        first = scratch.first(f"{event.source}\n{event.id}", hashlib.sha256(json).digest(), str(place))
+        bare, whole = _digest(_encode(_bare(event))), _digest(json)
+        first = scratch.first(f"{event.source}\n{event.id}", bare + whole, str(place))
         if first is None:
             made.append(Ready(place, event, json))
-        elif first.is_same:
+        elif first.digest.endswith(whole):
             tally.repeated += 1
+        elif varies and first.digest.startswith(bare):
+            # The same movement in other words: whichever of the two has what a rule needs.
+            made.append(Ready(place, event, json))
         else:
             raise EventRefused(
                 f"id: {event.id!r} names another event in {first.place}; an id must be unique (`id: {{hash: row}}` makes "
                 "one where the rows have none)"
             )
     return made
+
+
+def _digest(json: bytes) -> bytes:
+    return hashlib.sha256(json).digest()
+
+
+def _bare(event: PostedEvent) -> PostedEvent:
+    """Return what an event says of the money, without what depends on the columns of a report."""
+    return msgspec.structs.replace(event, refs={}, attrs={})
 
 
 _encode = msgspec.json.Encoder().encode

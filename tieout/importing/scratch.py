@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 
 class First(NamedTuple):
-    """Where an id was seen first, and whether it said the same."""
+    """Where an id was seen first, and the digest of what it said."""
 
     place: str
-    is_same: bool
+    digest: bytes
 
 
 class Scratch:
@@ -35,7 +35,7 @@ class Scratch:
         if found is None:
             self._database.execute("INSERT INTO ids VALUES (?, ?, ?)", (id_, digest, place))
             return None
-        return First(found[1], found[0] == digest)
+        return First(found[1], bytes(found[0]))
 
     def close(self) -> None:
         """Delete everything."""

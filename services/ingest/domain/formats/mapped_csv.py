@@ -42,6 +42,8 @@ class RowUnreadable(ValueError):
 class CsvFormat:
     """Tables of one layout."""
 
+    columns_vary = False
+
     def __init__(self, mapping: CsvMapping, occurrences: Callable[[], Occurrences]) -> None:
         self._mapping = mapping
         self._occurrences = occurrences

@@ -30,6 +30,9 @@ class FileUnreadable(UsageError):
 class Format(Protocol):
     """A kind of file."""
 
+    columns_vary: bool
+    """Whether two files may tell of the same event with more or fewer of its refs and attrs, as their columns were chosen."""
+
     def read(self, chunks: Iterable[bytes], name: str) -> Iterator[Row]:
         """Yield the rows of one file as they are read, in bounded memory.
 

@@ -117,6 +117,8 @@ class _Money(NamedTuple):
 class StripeBalanceFormat:
     """Stripe's itemised reports."""
 
+    columns_vary = True
+
     def __init__(
         self, source: str = PROVIDER, zone: tzinfo = UTC, payment_id_field: str = DEFAULT_PAYMENT_ID_FIELD
     ) -> None:

@@ -121,7 +121,11 @@ class Records:
             )
             return _Read(next(reader))
         except csv.Error as error:
-            return _Read([], OPEN if OPEN in str(error) else f"is no record of a table: {error}")
+            if OPEN in str(error):
+                return _Read([], OPEN)
+            if any("\r" in text for text in lines):
+                return _Read([], "holds a carriage return; save the file with line feeds at the ends of its lines")
+            return _Read([], f"is no record of a table: {error}")
 
 
 def wrong_width(cells: int, columns: int) -> str:

@@ -374,6 +374,62 @@ def test_a_file_in_another_encoding_is_told_with_the_likely_one(folder: Path):
     assert "rather than utf-8: set `file.encoding` in bank.yaml" in told.stderr
 
 
+def test_a_file_without_rows_is_told(folder: Path):
+    (folder / "bank.csv").write_text(HEAD)
+    assert (
+        run("--output", "out.jsonl").stdout
+        == "note: bank.csv has a header and no rows\n0 rows read, 0 events written, 0 refused.\n"
+    )
+
+
+def test_a_file_with_other_line_ends_is_told(folder: Path):
+    (folder / "bank.csv").write_bytes(b"id,day,amount\rr1,2026-10-20,1\r")
+    assert "save the file with line feeds at the ends of its lines" in str(error(run("--output", "out.jsonl")))
+
+
+def test_two_reports_of_one_transaction_with_other_columns_are_both_taken(folder: Path):
+    """Which columns a report has is chosen at its export; the id of the transaction and its money stay."""
+    columns = "balance_transaction_id,created_utc,currency,gross,fee,net,reporting_category,automatic_payout_id"
+    row = "txn_1,2026-10-01 10:00:00,eur,5.00,0.00,5.00,charge,po_1"
+    (folder / "activity.csv").write_text(f"{columns}\n{row}\n")
+    (folder / "reconciliation.csv").write_text(f"{columns},charge_id\n{row},ch_1\n")
+    (folder / "wrong.csv").write_text(f"{columns}\n{row.replace('5.00', '6.00')}\n")
+    told = CliRunner().invoke(
+        build(),
+        [
+            "import",
+            "activity.csv",
+            "reconciliation.csv",
+            "activity.csv",
+            "wrong.csv",
+            "--as",
+            "stripe-balance",
+            "--output",
+            "out.jsonl",
+        ],
+    )
+
+    assert told.stdout == "4 rows read, 2 events written, 1 events came again and are the same, 1 refused.\n"
+    assert [json.loads(line)["refs"].get("charge_id") for line in (folder / "out.jsonl").read_text().splitlines()] == [
+        None,
+        "ch_1",
+    ]
+
+
+def test_memory_does_not_grow_with_the_file(folder: Path):
+    """Ten times the rows: the same few megabytes of Python's own memory."""
+    import tracemalloc
+
+    peaks = []
+    for count in (1_500, 15_000):
+        (folder / "bank.csv").write_text(HEAD + lines(count))
+        tracemalloc.start()
+        assert run("--output", "out.jsonl").exit_code == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 1_000_000, peaks
+
+
 def test_a_flood_of_errors_is_cut_and_counted(folder: Path):
     (folder / "bank.csv").write_text(HEAD + "x\n" * 1500)
     told = run("--output", "out.jsonl")
