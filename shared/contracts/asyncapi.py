@@ -30,6 +30,7 @@ CLOUD_EVENT_HEADERS = {
     "ce_time": "Log time of the revision, RFC 3339",
     "content-type": JSON,
 }
+FEED_STATUS = Message("feed-status", JSON, {"kind": "feed: tells the record apart without reading its value"})
 PROGRESS = Message("progress", JSON, {"kind": "progress: tells the record apart without reading its value"})
 
 MESSAGES: Mapping[str, tuple[Message, ...]] = {
@@ -43,7 +44,7 @@ MESSAGES: Mapping[str, tuple[Message, ...]] = {
     "matcher-checkpoints": (Message(None, PACKED),),
     "discrepancies": (Message("discrepancy", JSON, CLOUD_EVENT_HEADERS), PROGRESS),
     "matches": (Message("item", JSON), PROGRESS),
-    "checks": (Message("check", JSON), PROGRESS),
+    "checks": (Message("check", JSON), FEED_STATUS, PROGRESS),
     "dead-letters": (Message("dead-letter", JSON),),
 }
 WRITERS: Mapping[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.directory import DirectoryEntry, KeyEntry, OrgEntry, SourceEntry
-from shared.contracts.discrepancy import Check, Discrepancy, LogPosition, MatchType, Progress, SideEvidence
+from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition, MatchType, Progress, SideEvidence
 from shared.contracts.event import Event, PostedEvent
 from shared.contracts.inbox import (
     CutRequested,
@@ -29,7 +29,7 @@ from shared.contracts.inbox import (
     WithdrawRequested,
 )
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
-from shared.contracts.leg import Cut, Leg, LegRecord, RuleRecord, Tick, Withdraw
+from shared.contracts.leg import Cut, FeedCount, Leg, LegRecord, RuleRecord, Tick, Withdraw
 from shared.contracts.near_miss import Cluster, NearMiss
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
@@ -72,7 +72,7 @@ CONTRACTS: tuple[Contract, ...] = (
         "leg-record",
         "Legs and the control records between them (topic legs)",
         LegRecord,
-        (Leg, Tick, RuleRecord, Cut, Withdraw),
+        (Leg, Tick, FeedCount, RuleRecord, Cut, Withdraw),
     ),
     Contract(
         "discrepancy",
@@ -87,6 +87,7 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(
         "progress", "How far a partition was applied (topics discrepancies, matches, checks)", Progress, (Progress,)
     ),
+    Contract("feed-status", "How a source's feed stands, by partition (topic checks)", FeedStatus, (FeedStatus,)),
     Contract("item", "The outcome of one group (topic matches)", Item, (Item, ItemSide, ItemDiscrepancy, SideEvidence)),
     Contract("check", "A verdict on a reading (topic checks)", Check, (Check,)),
     Contract("dead-letter", "A record that was set aside (topic dead-letters)", DeadLetter, (DeadLetter,)),
@@ -153,7 +154,8 @@ def _describe_fields(target: dict[str, Any], documented: type) -> None:
 
 def _name_places(places: list[dict[str, Any]], documented: type, texts: dict[str, str]) -> None:
     """Records that travel as arrays: the place says what a name says elsewhere."""
-    names = ("tag", *(field.name for field in msgspec.structs.fields(documented)))
+    fields = tuple(field.name for field in msgspec.structs.fields(documented))
+    names = fields if len(places) == len(fields) else ("tag", *fields)
     for place, name in zip(places, names, strict=True):
         place["title"] = name
         if name in texts:
