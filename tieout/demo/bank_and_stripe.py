@@ -395,4 +395,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tieout.demo.bank_and_stripe FOLDER")
     main(Path(sys.argv[1]))

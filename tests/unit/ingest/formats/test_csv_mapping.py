@@ -1,11 +1,12 @@
 """Mapping files: every mistake is told with file, field and what is allowed, before a row is read."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from services.ingest.domain.formats.csv_mapping import MappingInvalid, parse_mapping
+from services.ingest.domain.formats.csv_mapping import Layout, MappingInvalid, parse_mapping
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -92,3 +93,11 @@ def test_what_is_no_mapping_is_told(text: str, words: str):
     with pytest.raises(UsageError) as error:
         parse_mapping(text, "bank.yaml")
     assert words in str(error.value)
+
+
+def test_the_mapping_in_the_docs_is_one_and_states_the_defaults():
+    text = (Path(__file__).parents[4] / "docs" / "import.md").read_text(encoding="utf-8")
+    mapping = parse_mapping(text.split("```yaml\n")[1].split("```")[0], "docs/import.md")
+
+    assert mapping.file == Layout()
+    assert mapping.ignore[0].values == ["pending"]
