@@ -9,7 +9,9 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
@@ -571,6 +573,106 @@ delivery_attempts = Table(
     Index(None, "outbox_id", "id"),
 )
 
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("budget", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("opening", Numeric, nullable=False, comment="the total it began with"),
+    Column("plug_warn", Numeric),
+    Column("plug_critical", Numeric),
+    Column("created_at", _Time, nullable=False),
+    CheckConstraint(
+        "total >= 0 AND total < 'Infinity' AND opening >= 0 AND opening < 'Infinity'", name="budgets_totals"
+    ),
+    comment="money at a provider; its row is locked by whoever adds usage or a reconciliation",
+)
+
+budget_reconciliation = Table(
+    "budget_reconciliation",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("reconciliation_date", Date, nullable=False),
+    Column("budget_before", Numeric, nullable=False),
+    Column("manual_adjustment", Numeric, nullable=False),
+    Column("budget_after", Numeric, nullable=False),
+    Column("adjustment_reason", Text, nullable=False),
+    Column("api_usage_tracked", Numeric, nullable=False),
+    Column("manual_plug_amount", Numeric, nullable=False),
+    Column("reconciled_by", Text, nullable=False, server_default="mcp-workflow"),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column("org", Text, nullable=False),
+    Column("budget", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    CheckConstraint("budget_after = budget_before + manual_adjustment", name="budget_reconciliation_after"),
+    CheckConstraint("manual_plug_amount = -manual_adjustment", name="budget_reconciliation_plug"),
+    CheckConstraint("api_usage_tracked >= 0 AND api_usage_tracked < 'Infinity'", name="budget_reconciliation_usage"),
+    CheckConstraint("budget_after >= 0 OR adjustment_reason = 'top-up'", name="budget_reconciliation_not_negative"),
+    # NaN equals itself in PostgreSQL and would pass every identity; it is above infinity.
+    CheckConstraint(
+        "budget_before > '-Infinity' AND budget_before < 'Infinity' "
+        "AND manual_adjustment > '-Infinity' AND manual_adjustment < 'Infinity'",
+        name="budget_reconciliation_finite",
+    ),
+    CheckConstraint("adjustment_reason <> 'top-up' OR manual_adjustment = 0", name="budget_reconciliation_top_up"),
+    Index(None, "org", "budget", "id"),
+    comment="tracked usage + plugs = total - remaining, always; the database refuses UPDATE, DELETE and TRUNCATE",
+)
+
+budget_calls = Table(
+    "budget_calls",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("budget", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("request", Text, nullable=False, comment="what was asked, in canonical JSON"),
+    Column("first_id", BigInteger, comment="first row that it added; null: it changed nothing"),
+    Column("last_id", BigInteger),
+    Column("actor", Text, nullable=False, comment="the API key that asked"),
+    Column("at", _Time, nullable=False),
+    UniqueConstraint("org", "budget", "idempotency_key"),
+    Index(None, "org", "budget", "first_id"),
+    comment="who asked for which rows; a call that comes again gets the rows it made",
+)
+
+budget_usage = Table(
+    "budget_usage",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("budget", Text, primary_key=True),
+    Column("id", Text, primary_key=True, comment="of the tracker: the same twice is one usage"),
+    Column("amount", Numeric, nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+    Column("tracked_at", _Time, nullable=False),
+    Column(
+        "since", BigInteger, nullable=False, comment="the budget's last reconciliation when it was tracked; 0: none"
+    ),
+    CheckConstraint("amount >= 0 AND amount < 'Infinity'", name="budget_usage_amount"),
+    Index(None, "org", "budget", "since"),
+)
+
+odometer_readings = Table(
+    "odometer_readings",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("month", Text, nullable=False),
+    Column("value", Numeric, nullable=False),
+    Column("closing", Boolean, nullable=False, comment="the final figure of its month"),
+    Column("entered_by", Text, nullable=False),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    CheckConstraint("value >= 0 AND value < 'Infinity'", name="odometer_readings_value"),
+    Index(None, "org", "provider", "id"),
+)
+
 ORG_TABLES: tuple[Table, ...] = (
     orgs,
     sources,
@@ -596,6 +698,11 @@ ORG_TABLES: tuple[Table, ...] = (
     webhook_endpoints,
     outbox,
     delivery_attempts,
+    budgets,
+    budget_reconciliation,
+    budget_calls,
+    budget_usage,
+    odometer_readings,
 )
 """Tables under row-level security by `org`."""
 
@@ -608,5 +715,9 @@ APPEND_ONLY_TABLES: tuple[Table, ...] = (
     action_log,
     adjustments,
     dead_letter_changes,
+    budget_reconciliation,
+    budget_calls,
+    budget_usage,
+    odometer_readings,
 )
 """The database itself refuses UPDATE, DELETE and TRUNCATE on these."""

@@ -24,6 +24,14 @@ class BudgetRefused(ValueError):
     """What was asked does not fit the budget; the message says what to send instead."""
 
 
+class BudgetUnknown(LookupError):
+    """The organisation has no such budget; the message says how to make one."""
+
+
+class CallConflict(BudgetRefused):
+    """An idempotency key, an id of usage or a name comes again with other content; what was first stays."""
+
+
 class AdjustmentDoesNotFit(BudgetRefused):
     """The adjustment is not what lies between the console's figure and the tracked one."""
 
