@@ -61,10 +61,14 @@ def poll(
 
 
 async def _look(file: Path, wished: list[str]) -> int:
+    import stamina.instrumentation
+
     from services.ingest.adapters.pollers.file import read_pollers
     from services.ingest.adapters.pollers.source import balance_session, balance_source
     from services.ingest.use_cases.poll_balances import read
 
+    # Retries are logged to stdout by default, where the events go; the last failure is told anyway.
+    stamina.instrumentation.set_on_retry_hooks([])
     chosen = _chosen(read_pollers(file), wished)
     async with balance_session() as session:
         looks = await asyncio.gather(*(read(one.poll, balance_source(one, session)) for one in chosen))

@@ -54,7 +54,7 @@ class AlpacaBalances:
             largest = max(largest, len(page))
             new = [one for one in page if one.id not in found]
             found |= {one.id: one for one in new}
-            if not new and (len(page) < largest or not overlap):
+            if not new and (not page or len(page) < largest or not overlap):
                 return list(found.values())
             # A full page of known ones: more accounts than a page holds were made within the overlap.
             overlap = OVERLAP if new else timedelta(0)
