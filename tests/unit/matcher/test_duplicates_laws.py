@@ -58,7 +58,7 @@ def streams(draw: st.DrawFn, *, lawful: bool = False) -> Stream:
             "type": "payment.updated",
             "id": f"e{place}" if lawful else f"e{draw(st.sampled_from([place, place, place, 0]))}",
             "record": f"r{place}" if lawful else f"r{draw(st.integers(1, 4))}",
-            "received_at": at(offset),
+            "received_at": at(30 * MINUTE + place if lawful else offset),
             "occurred_at": (START + timedelta(milliseconds=offset)).isoformat(),
             "amount": draw(st.sampled_from(["100.00", "100.00", "100.0", "70.00"])),
             "currency": draw(st.sampled_from(["EUR", "EUR", "EUR", "USD"])),
