@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from services.ingest.domain.formats.stripe_balance import CATEGORIES, PAYOUT, UNKNOWN
+from shared.rules.load import load_rules
 from tieout.demo.bank_and_stripe import UNTIL, files, month
 
 FOLDER = Path(__file__).parents[3] / "examples" / "bank_and_stripe"
@@ -115,3 +117,36 @@ def test_a_dry_run_says_which_rules_would_take_the_rows():
     assert "bank.payouts: 22" in told.stdout
     assert "no rule selects bank/movement.other: not reconciled (5)" in told.stdout
     assert told.stdout.endswith("27 rows read, 27 events would be sent, 0 refused.\n")
+
+
+def test_a_broken_line_in_the_middle_costs_its_own_sale_and_nothing_else(imported: Path, tmp_path: Path):
+    """It is named by file and line, and what then lacks a booking is that one sale."""
+    lines = (FOLDER / "ledger.csv").read_text().splitlines()
+    place = next(n for n, line in enumerate(lines) if "SO-1040" in line)
+    (tmp_path / "ledger.csv").write_text("\n".join([*lines[:place], f'"{lines[place]}', *lines[place + 1 :]]) + "\n")
+    for name in ("bank.jsonl", "stripe.jsonl"):
+        (tmp_path / name).write_bytes((imported / name).read_bytes())
+    told = tieout(
+        "import",
+        str(tmp_path / "ledger.csv"),
+        *IMPORTS["ledger.jsonl"].split()[1:],
+        "--output",
+        str(tmp_path / "ledger.jsonl"),
+    )
+
+    assert told.stderr == f'{tmp_path / "ledger.csv"}:{place + 1}: refused: a quote (") is opened and never closed\n'
+    more = [facts(one) for one in found(tmp_path)]
+    for known in month().planted:
+        more.remove(facts(known._asdict()))
+    assert [(rule, type_, key) for rule, type_, key, *_ in more] == [
+        ("books.payments", "MissingInternalRecord", "SO-1040")
+    ]
+
+
+def test_every_reporting_category_stands_on_one_side_of_the_payout():
+    """What a payout holds and no side selects would look like a break of the payout."""
+    rule = next(rule for rule in load_rules(FOLDER / "rules.yaml").rules if rule.name == "stripe.payouts")
+    selected = [type_ for selector in rule.selectors.values() for type_ in selector.type]
+    movements = {f"movement.{category}" for category in (CATEGORIES | {UNKNOWN}) - {PAYOUT}}
+
+    assert sorted(selected) == sorted({*movements, "payout.*", "movement.payout_debit", "movement.processing_fee"})
