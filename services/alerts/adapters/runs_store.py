@@ -489,6 +489,7 @@ async def _open(connection: AsyncConnection, new: NewRun) -> tuple[Run, bool]:
             requested_by=new.requested_by,
             status="running",
             provisional=True,
+            updated_at=new.at,
             expects=None if new.expects is None else dict(new.expects),
         )
         .on_conflict_do_nothing(index_elements=["org", "pack", "period_start", "period_end", "run_type"])

@@ -28,6 +28,8 @@ class NewRun:
     trigger: RunTrigger
     requested_by: str
     run_type: RunType
+    at: datetime
+    """Now: from then on it is looked at."""
     expects: Mapping[str, str] | None = None
     """Rules in force, by name, with their kind."""
 

@@ -115,7 +115,7 @@ class Runs:
         now = self.now()
         span = Span(now - MANUAL_SPAN, now, known.zone)
         run, made = await self.store.open_alone(
-            NewRun(org, pack, span, "manual", requested_by, run_type="manual", expects=rules)
+            NewRun(org, pack, span, "manual", requested_by, run_type="manual", at=now, expects=rules)
         )
         if not made:
             raise RunUnderWay(run)
@@ -200,7 +200,7 @@ class Runs:
         now = self.now()
         wanted = yesterday(known.zone, now) if period is None else parse_period(period, known.zone, now)
         run_type: RunType = "daily" if wanted.kind == "day" else "period"
-        return await self.store.open(NewRun(org, PACK, wanted, trigger, requested_by, run_type))
+        return await self.store.open(NewRun(org, PACK, wanted, trigger, requested_by, run_type, now))
 
     async def _settle(self, runs: Sequence[Run]) -> list[Run]:
         """Advance each run, again while time is left; the scheduler goes on with what is not complete then.

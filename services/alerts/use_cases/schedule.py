@@ -87,7 +87,7 @@ class Schedule:
             wanted += [("hourly", period) for period in await self._hours(org, pack, now)]
         found: list[Run] = []
         for run_type, period in sorted(wanted, key=lambda one: (one[1].end, one[0])):
-            new = NewRun(org.org, pack, period, "schedule", BY_SCHEDULE, _type(run_type), rules)
+            new = NewRun(org.org, pack, period, "schedule", BY_SCHEDULE, _type(run_type), now, rules)
             run, made = await self.store.open(new)
             if made:
                 found.append(run)
