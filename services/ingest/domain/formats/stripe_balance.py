@@ -227,10 +227,11 @@ class StripeBalanceFormat:
             row["status"] = PAYOUT_STATUSES.get(status, status)
         events = [convert_posted(row)]
         if money.fee:
-            # An instant payout's fee is taken from the balance beside it, so it is no part of what it pays out.
+            # An instant payout's fee is taken from the balance beside it, so it is no part of what any payout pays out:
+            # under a type of its own no rule about payouts waits for it.
             fee = _Money(-money.fee, Decimal(0), money.currency)
             beside = {"fee_of_payout_id": payout}
-            events += self._events(cells, f"{transaction}/fee", "movement.processing_fee", fee, beside, "")
+            events += self._events(cells, f"{transaction}/fee", "movement.payout_fee", fee, beside, "")
         return events
 
     def _time(self, cells: Cells, *first: str) -> datetime:

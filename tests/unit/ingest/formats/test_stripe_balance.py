@@ -136,7 +136,7 @@ def test_the_fee_of_an_instant_payout_stands_beside_what_it_pays_out():
     payout, fee = events(PAYOUT, fee="1.00", net="-119.44")
 
     assert payout.amount == "118.44"
-    assert (fee.amount, fee.refs) == ("-1.00", {"fee_of_payout_id": "po_1"})
+    assert (fee.type, fee.amount, fee.refs) == ("movement.payout_fee", "-1.00", {"fee_of_payout_id": "po_1"})
 
 
 def test_a_payout_that_fails_later_is_another_event_of_its_record():
