@@ -1,7 +1,6 @@
 """How many events of each source came between two ticks, and when: what tells a silent feed from one that is late."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from shared.contracts.leg import FeedCount, Tick
 
@@ -11,13 +10,8 @@ FEEDS_PER_TICK_MAX = 2000
 SourceOfOrg = tuple[str, str]
 
 
-class _Seen(NamedTuple):
-    """Events of one source; receipts by the broker's clock, milliseconds."""
-
-    events: int
-    first_at: int
-    last_at: int
-    longest_ms: int
+_Seen = list[int]
+"""Events of one source, receipt of the first and of the last (broker's clock, milliseconds), the longest time between two."""
 
 
 class FeedCounts:
@@ -30,13 +24,25 @@ class FeedCounts:
 
     def add(self, inbox_partition: int, org: str, source: str, time_ms: int) -> None:
         """Count an event."""
-        self._put(inbox_partition, (org, source), _Seen(1, time_ms, time_ms, 0))
+        counts = self._seen.get(inbox_partition)
+        if counts is None:
+            counts = self._seen[inbox_partition] = {}
+        seen = counts.get((org, source))
+        if seen is None:
+            counts[org, source] = [1, time_ms, time_ms, 0]
+        else:
+            _add(seen, 1, time_ms, time_ms, 0)
 
     def merge(self, other: "FeedCounts") -> None:
         """Add what another has counted."""
         for partition, counts in other._seen.items():  # noqa: SLF001 - its own kind
+            own = self._seen.setdefault(partition, {})
             for name, seen in counts.items():
-                self._put(partition, name, seen)
+                before = own.get(name)
+                if before is None:
+                    own[name] = list(seen)
+                else:
+                    _add(before, *seen)
 
     def forget(self, inbox_partition: int) -> None:
         """Drop what was counted of a partition that somebody else reads now."""
@@ -49,7 +55,7 @@ class FeedCounts:
         Of several only the last one carries the new time: nothing counted is told after its time has come.
         """
         counts = [
-            FeedCount(*name, *seen, owner_of(*name))
+            FeedCount(*name, seen[0], seen[1], seen[2], seen[3], owner_of(*name))
             for name, seen in sorted(self._seen.get(inbox_partition, {}).items())
         ]
         pieces = [counts[at : at + FEEDS_PER_TICK_MAX] for at in range(0, len(counts), FEEDS_PER_TICK_MAX)] or [[]]
@@ -62,14 +68,11 @@ class FeedCounts:
         self._seen.pop(inbox_partition, None)
         self._told[inbox_partition] = time_ms
 
-    def _put(self, inbox_partition: int, name: SourceOfOrg, seen: _Seen) -> None:
-        counts = self._seen.setdefault(inbox_partition, {})
-        before = counts.get(name)
-        if before is not None:
-            seen = _Seen(
-                before.events + seen.events,
-                min(before.first_at, seen.first_at),
-                max(before.last_at, seen.last_at),
-                max(before.longest_ms, seen.longest_ms, seen.first_at - before.last_at),
-            )
-        counts[name] = seen
+
+def _add(seen: _Seen, events: int, first_at: int, last_at: int, longest_ms: int) -> None:
+    seen[0] += events
+    gap = first_at - seen[2]
+    gap = max(gap, longest_ms)
+    seen[3] = max(seen[3], gap)
+    seen[1] = min(seen[1], first_at)
+    seen[2] = max(seen[2], last_at)

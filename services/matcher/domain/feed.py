@@ -100,7 +100,7 @@ class Feed(msgspec.Struct, array_like=True, gc=False):
     longest: int = 0
     """The longest silence in it so far."""
     due_at: int = NEVER
-    """When it is silent unless something comes."""
+    """When it is to be looked at; not after it is silent unless something comes."""
     silence: Silence | None = None
     gone_at: int = 0
     """It was last seen then, before it was quiet the last time."""
@@ -149,6 +149,9 @@ class Feeds:
         self._times: dict[int, int] = {}
         self._feeds: dict[Name, Feed] = {}
         self._profiles: dict[Name, bytearray] = {}
+        self._keys: dict[Name, bytes] = {}
+        self._known_usual: dict[Name, tuple[int, int | None]] = {}
+        """What is usual at the hour that was asked for last; forgotten with every change of a profile."""
         self._timers = Timers()
         self._rules: dict[Name, FeedRule] = {}
         self._watched: dict[Name, set[str]] = {}
@@ -164,6 +167,12 @@ class Feeds:
     def known(self) -> bool:
         """Somebody counts: else nothing is held back."""
         return bool(self._feeds)
+
+    def _key(self, name: Name) -> bytes:
+        key = self._keys.get(name)
+        if key is None:
+            key = self._keys[name] = feed_key(*name)
+        return key
 
     # ---- rules
 
@@ -250,7 +259,8 @@ class Feeds:
             hour = _hour(count.first_at, zone)[0]
             feed = self._feeds[name] = Feed(*name, count.owner, count.first_at, count.first_at, hour)
         feed.owner = count.owner
-        self.dirty[FEED_ENTRY + feed_key(*name)] = None
+        hour_before = feed.hour
+        self.dirty[FEED_ENTRY + self._key(name)] = None
         if count.first_at > feed.last_at:
             self._back(feed, rule, count.first_at)
             self._learn(feed, feed.last_at, count.first_at, zone)
@@ -258,7 +268,9 @@ class Feeds:
             self._enter(feed, _hour(count.last_at, zone)[0])
             feed.longest = max(feed.longest, min(count.longest_ms, count.last_at - feed.last_at))
             feed.last_at = count.last_at
-        self._schedule(feed, NEVER if feed.silence else self._due(feed, rule))
+        # Being heard of puts it off, which is found out when it is due; only what is learned with an hour may hasten it.
+        if feed.silence is None and (feed.due_at == NEVER or feed.hour != hour_before):
+            self._schedule(feed, self._due(feed, rule))
 
     def _back(self, feed: Feed, rule: FeedRule | None, at: int) -> None:
         """Note that a feed sends again; one that was quiet gets time to bring what it owes."""
@@ -279,10 +291,14 @@ class Feeds:
                 self._timers.set(feed.due_at, key)
             return
         rule = self._rule((feed.org, feed.source))
-        feed.due_at = NEVER
+        feed.due_at = self._due(feed, rule)
         self.dirty[FEED_ENTRY + key] = None
-        if rule is None:
+        if feed.due_at > due:  # it has been heard of since this was set
+            if feed.due_at != NEVER:
+                self._timers.set(feed.due_at, key)
             return
+        assert rule is not None, "without a rule nothing is due"
+        feed.due_at = NEVER
         opener = from_milliseconds(feed.last_at).isoformat()
         id_ = discrepancy_id(feed.org, rule.name, [feed.source], opener, SILENT, None)
         severity = rule.severity_of(SILENT, None, None)
@@ -307,7 +323,7 @@ class Feeds:
         rule = self._rule(name)
         limits = None if rule is None else self._limits(feed, rule, at)
         feed.told_at, feed.told_waiting = max(at, feed.told_at), self._waiting_of[name]
-        self.dirty[FEED_ENTRY + feed_key(*name)] = None
+        self.dirty[FEED_ENTRY + self._key(name)] = None
         silence = feed.silence
         return FeedStatus(
             org=feed.org,
@@ -340,24 +356,24 @@ class Feeds:
         if hour <= feed.hour:
             return
         name = (feed.org, feed.source)
-        profile = self._profiles.setdefault(name, bytearray(PROFILE_BYTES))
+        profile = self._profiles.get(name)
+        if profile is None:
+            profile = self._profiles[name] = bytearray(PROFILE_BYTES)
+        self._known_usual.pop(name, None)
         at = (feed.hour % HOURS * WEEKS + feed.hour // HOURS % WEEKS) * _VALUE_BYTES
         profile[at : at + _VALUE_BYTES] = min(max(feed.longest, 1), _VALUE_MAX).to_bytes(_VALUE_BYTES, "big")
-        self.dirty[PROFILE_ENTRY + feed_key(*name)] = None
+        self.dirty[PROFILE_ENTRY + self._key(name)] = None
         feed.hour, feed.longest = hour, 0
 
     def _usual(self, feed: Feed, at: int, zone: ZoneInfo) -> int | None:
         """Return the longest silence that is usual at the hour of the week of `at`; None: not known yet."""
-        profile = self._profiles.get((feed.org, feed.source))
-        if profile is None or feed.last_at - feed.first_at < WEEKS_MIN * HOURS * HOUR_MS:
+        if feed.last_at - feed.first_at < WEEKS_MIN * HOURS * HOUR_MS:
             return None
-        start = _hour(at, zone)[0] % HOURS * WEEKS * _VALUE_BYTES
-        values = [
-            int.from_bytes(profile[place : place + _VALUE_BYTES], "big")
-            for place in range(start, start + WEEKS * _VALUE_BYTES, _VALUE_BYTES)
-        ]
-        known = sorted(filter(None, values), reverse=True)
-        return known[len(known) // OUTLIERS] if len(known) >= WEEKS_MIN else None
+        name, slot = (feed.org, feed.source), _hour(at, zone)[0] % HOURS
+        known = self._known_usual.get(name)
+        if known is None or known[0] != slot:
+            known = self._known_usual[name] = (slot, _usual_of(self._profiles.get(name), slot))
+        return known[1]
 
     def _limits(self, feed: Feed, rule: FeedRule, at: int) -> _Limits | None:
         usual = self._usual(feed, at, rule.zone)
@@ -393,10 +409,10 @@ class Feeds:
 
     def _schedule(self, feed: Feed, due_at: int) -> None:
         if due_at < feed.due_at:
-            self._timers.set(due_at, feed_key(feed.org, feed.source))
+            self._timers.set(due_at, self._key((feed.org, feed.source)))
         if due_at != feed.due_at:
             feed.due_at = due_at
-            self.dirty[FEED_ENTRY + feed_key(feed.org, feed.source)] = None
+            self.dirty[FEED_ENTRY + self._key((feed.org, feed.source))] = None
 
     # ---- what is held back
 
@@ -474,7 +490,6 @@ class Feeds:
 
 
 _UTC: Final = ZoneInfo("UTC")
-_NO_OFFSET: Final = timedelta(0)
 _encode = msgspec.msgpack.Encoder().encode
 _decode_feed: Callable[[bytes], Feed] = msgspec.msgpack.Decoder(Feed).decode
 _decode_counted: Callable[[bytes], _Counted] = msgspec.msgpack.Decoder(_Counted).decode
@@ -514,9 +529,24 @@ def _names(key: bytes) -> Name:
     return org, source
 
 
+def _usual_of(profile: bytearray | None, slot: int) -> int | None:
+    """Return the longest silence of an hour of the week that is not out of the ordinary; None: too few weeks."""
+    if profile is None:
+        return None
+    start = slot * WEEKS * _VALUE_BYTES
+    values = [
+        int.from_bytes(profile[place : place + _VALUE_BYTES], "big")
+        for place in range(start, start + WEEKS * _VALUE_BYTES, _VALUE_BYTES)
+    ]
+    known = sorted(filter(None, values), reverse=True)
+    return known[len(known) // OUTLIERS] if len(known) >= WEEKS_MIN else None
+
+
 def _hour(at: int, zone: ZoneInfo) -> tuple[int, int]:
     """Return the hour since 1970 by the clocks of `zone` at an instant, and the instant when the next one begins."""
-    offset = _NO_OFFSET if zone is _UTC else from_milliseconds(at).astimezone(zone).utcoffset() or _NO_OFFSET
+    if zone is _UTC:
+        return at // HOUR_MS, at - at % HOUR_MS + HOUR_MS
+    offset = from_milliseconds(at).astimezone(zone).utcoffset() or timedelta(0)
     local = at + offset // timedelta(milliseconds=1)
     return local // HOUR_MS, at - local % HOUR_MS + HOUR_MS
 

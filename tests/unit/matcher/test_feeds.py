@@ -168,6 +168,15 @@ def test_every_silence_is_a_discrepancy_of_its_own() -> None:
     assert len({one.id for one in running.found("FeedSilent")}) == 2
 
 
+def test_events_that_are_counted_again_end_no_silence() -> None:
+    """An ingest that starts anew reads its last second once more: nothing new came of the feed."""
+    running = Running([PAYMENTS, STRIPE])
+    running.run([(BEGIN, "stripe", 0)], BEGIN + 20 * MINUTE)
+    running.take("stripe", 0, BEGIN)
+    running.run([], BEGIN + HOUR, every=MINUTE)
+    assert [one.state for one in running.found("FeedSilent")] == ["raised"]
+
+
 # ---- rules
 
 
@@ -318,4 +327,38 @@ def test_another_number_of_partitions_knows_the_same_feeds() -> None:
     assert [(one.state, one.revision) for one in running.found("FeedSilent")] == [("raised", 1), ("resolved", 2)]
     assert {one.key for one in running.found(MISSING)} == {f"p{number}" for number in range(120, 240) if not number % 7}
     assert max(one.waiting for one in running.statuses if one.log.offset >= 10_000_000) > waited / 3
+    assert running.waiting() == 0
+
+
+def test_what_was_matched_without_a_key_waits_as_well() -> None:
+    """A bank line that finds no invoice is not missing one while the invoices do not come."""
+    rule = {
+        "name": "billing.bank",
+        "kind": "match",
+        "sides": {
+            "internal": {"source": "ledger", "type": "payment.*"},
+            "provider": {"source": "stripe", "type": "payment.*"},
+        },
+        "partition_by": ["currency"],
+        "score": {
+            "amount": {"weight": 40},
+            "date": {"within": "2d", "weight": 15},
+            "reference": {"fields": ["refs.payment_id"], "weight": 45},
+        },
+        "decide_after": "1m",
+        "deadline": "10m",
+    }
+    running = Running([rule, STRIPE], partitions=1)
+    running.run([(BEGIN, "stripe", 0), (BEGIN, "ledger", 0)], BEGIN + MINUTE)
+    running.take("ledger", 7777, BEGIN + MINUTE, amount="333.00")
+    running.run([], BEGIN + HOUR)
+    assert [one.type for one in running.revisions] == ["FeedSilent"]
+    assert running.waiting() == 1
+    again = Core(0)
+    again.restore(running.cores[0].snapshot())
+    assert whole_state(again) == whole_state(running.cores[0])
+    for number in range(120):
+        running.take("stripe", 100 + number, BEGIN + HOUR + number * MINUTE)
+        running.tick(BEGIN + HOUR + number * MINUTE)
+    assert [one.key for one in running.found(MISSING)] == [["EUR", "record:ledger/ledger-7777"]]
     assert running.waiting() == 0
