@@ -46,6 +46,10 @@ class AlertsApi:
         """Send `body` as JSON and return the decoded JSON answer."""
         return json.loads(self._send("POST", path, json.dumps(body).encode(), "application/json"))
 
+    def send_text(self, method: str, path: str, body: str) -> str:
+        """Send `body`, which is JSON already, and return the answer as it came: numbers keep their text."""
+        return self._send(method, path, body.encode(), "application/json")
+
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """Like `post`, with PATCH."""
         return json.loads(self._send("PATCH", path, json.dumps(body).encode(), "application/json"))

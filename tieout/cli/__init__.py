@@ -26,6 +26,7 @@ COMMANDS = (
     "discrepancies",
     "feeds",
     "runs",
+    "budget",
     "verify",
     "ingest",
     "poll",
