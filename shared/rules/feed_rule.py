@@ -67,6 +67,15 @@ class FeedRuleModel(RuleModel):
         """Nothing: every partition sees every feed."""
         return []
 
+    @property
+    def times(self) -> dict[str, str]:
+        """What it says, for people."""
+        given, sources = self.silent_after, " or ".join(self.source)
+        if isinstance(given, str):
+            return {f"{sources} silent after": given}
+        learning = given.learned
+        return {f"{sources} silent after": f"{learning.factor} times what is usual (at least {learning.at_least})"}
+
     @field_validator("severity", mode="before")
     @classmethod
     def _high(cls, value: Any) -> Any:
