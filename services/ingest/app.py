@@ -15,6 +15,7 @@ from services.ingest.adapters.inbox import KafkaInbox
 from services.ingest.adapters.pollers.file import Configured, read_pollers
 from services.ingest.adapters.pollers.source import balance_session, balance_source
 from services.ingest.adapters.secrets import FileSecrets
+from services.ingest.adapters.turn import KafkaTurn
 from services.ingest.domain.directory import Directory
 from services.ingest.domain.normalise import Normaliser
 from services.ingest.domain.providers import MappingOptions
@@ -41,6 +42,7 @@ SERVICE = "ingest"
 RULES_READ = "rules read"
 DIRECTORY_READ = "directory read"
 DIRECTORY_LOOP = "directory"
+INBOX_CONNECTED = "inbox connected"
 DRAIN_TIMEOUT_S = 8.0
 """A round ends within a second; below the 10 s after which `docker stop` kills."""
 GC_THRESHOLD = 50_000
@@ -137,8 +139,10 @@ class _Process:
         self._pollers = _configured_pollers(settings)
         self._does_http = settings.ingest_role in (Role.ALL, Role.HTTP)
         self._normalises = settings.ingest_role in (Role.ALL, Role.NORMALISER)
-        conditions = ([DIRECTORY_READ] if self._does_http else []) + (
-            [RULES_READ, CONDITION] if self._normalises else []
+        conditions = (
+            ([DIRECTORY_READ] if self._does_http else [])
+            + ([RULES_READ, CONDITION] if self._normalises else [])
+            + ([INBOX_CONNECTED] if self._pollers else [])
         )
         self._health = Health(conditions)
         self._directory = Directory()
@@ -207,6 +211,8 @@ class _Process:
             self._health.set_ready(DIRECTORY_READ)
         if self._does_http or self._pollers:
             await self._inbox.start()
+        if self._pollers:
+            self._health.set_ready(INBOX_CONNECTED)
         if self._normalises:
             await self._rules_topic.read_to_end()
             self._feed.take()
@@ -230,7 +236,12 @@ class _Process:
             sources = [
                 Polled(one.poll, balance_source(one, session), one.interval.total_seconds()) for one in self._pollers
             ]
-            await Pollers(sources, self._inbox).run()
+            topics = Topics(self._kafka.topic_prefix)
+            group = f"{self._settings.ingest_group}.pollers"
+            turn = KafkaTurn(self._kafka, topics.rules, group, self._settings.session_timeout_ms)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(turn.run())
+                tasks.create_task(Pollers(sources, self._inbox, turn.wait).run())
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; open ones end; the normaliser ends its round and commits; then the connections go."""

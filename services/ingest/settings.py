@@ -32,8 +32,8 @@ class IngestSettings(ServiceSettings):
     ingest_stripe_payment_id_field: str = Field(default="payment_id", min_length=1, max_length=40)
     """Metadata field of Stripe's objects that holds the producer's own payment id; Stripe's keys have 40 characters."""
     pollers_file: Path | None = None
-    """YAML or JSON: which providers are asked for balances, see docs/stack.md. Without it none is. Polled by the role
-    `poller`, and by `all`: run one such process per file, or every provider is asked by each of them."""
+    """YAML or JSON: which providers are asked for balances, see docs/stack.md. Without it none is. Of several processes
+    of the roles `poller` and `all` that have it, one polls at a time."""
     ingest_webhook_bytes_max: int = Field(default=1024 * KIBIBYTE, ge=KIBIBYTE, le=1536 * KIBIBYTE)
     """Of a webhook's body; providers stay far below. With its envelope it must fit into one record of `inbox` (2 MB)."""
     ingest_body_bytes_max: int = Field(default=4096 * KIBIBYTE, ge=KIBIBYTE, le=64 * 1024 * KIBIBYTE)

@@ -30,10 +30,13 @@ class Pollers:
         self,
         sources: Sequence[Polled],
         inbox: Inbox,
+        turn: Callable[[], Awaitable[None]],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._sources = sources
         self._inbox = inbox
+        self._turn = turn
+        """Returns when it is this process that polls."""
         self._sleep = sleep
 
     async def run(self) -> None:
@@ -44,6 +47,7 @@ class Pollers:
 
     async def _keep_polling(self, one: Polled) -> None:
         while True:
+            await self._turn()
             began = time.monotonic()
             await self.look(one)
             await self._sleep(max(0.0, one.interval_s - (time.monotonic() - began)))

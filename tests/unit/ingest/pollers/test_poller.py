@@ -43,6 +43,10 @@ class Source:
         return Reading(datetime.now(UTC), 1, [held], {})
 
 
+async def at_once() -> None:
+    """It is always this process's turn."""
+
+
 def polled(name: str, source: Source, interval_s: float = 60) -> Polled:
     return Polled(Poll("acme", name, "circle", "usdc_buffer", users=False), source, interval_s)
 
@@ -56,7 +60,7 @@ async def test_each_result_is_counted() -> None:
     """Also one that nobody foresaw: it ends nothing."""
     inbox = Inbox()
     source = Source("5", ReadFailed("empty", "nothing there"), RuntimeError("a fault of ours"))
-    pollers, one = Pollers([], inbox), polled("counted", source)
+    pollers, one = Pollers([], inbox, at_once), polled("counted", source)
     results = [(await pollers.look(one)).result for _ in range(3)]
     assert results == ["ok", "empty", "unreadable"]
     assert [polls("counted", result) for result in results] == [1, 1, 1]
@@ -75,7 +79,7 @@ async def test_a_source_that_hangs_delays_no_other() -> None:
         await asyncio.sleep(0)
 
     hanging, quick = polled("hanging", Source(None)), polled("quick", Source("1", ReadFailed("empty", ""), "2", None))
-    running = asyncio.create_task(Pollers([hanging, quick], inbox, sleep).run())
+    running = asyncio.create_task(Pollers([hanging, quick], inbox, at_once, sleep).run())
     async with asyncio.timeout(5):
         await often_enough.wait()
     running.cancel()
