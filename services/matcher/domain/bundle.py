@@ -27,7 +27,7 @@ _NOT_ZERO = Decimal((0, (1,), -18))
 """The least amount there is."""
 
 IsFree = Callable[[Entry, Entry, int], bool]
-"""Tells whether a record is due and fits nobody but the second, for which it may be bundled, with this score or more."""
+"""Tells whether a record fits nobody but the second, for which it may be bundled, with this score or more."""
 
 
 class Part(NamedTuple):

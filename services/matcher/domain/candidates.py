@@ -270,13 +270,9 @@ class Candidates:
         if not near:
             self._uncontest(key, key, rule, moment)
             return self._bundle(entry, rule, moment)
-        mate = self._index.entries[near[0].other(key)]
-        if near[0].score >= rule.accept and _is_due(mate, rule, moment):
-            others = self._near(mate, rule, rule.accept - rule.margin)
-            if _is_clear(near[0], [*near, *others], rule):
-                matched = self._pair(near[0], rule, moment)
-                self._look_again([*near, *others], matched, moment)
-                return key in matched
+        matched = self._pair_if_clear(entry, near, rule, moment)
+        if matched is not None:
+            return key in matched
         known, edges, is_crowd = self._explore(entry, near, rule)
         if is_crowd:
             self._contest(key, edges, is_said=self._says_crowd(entry, edges, rule), moment=moment, rule=rule)
@@ -294,6 +290,25 @@ class Candidates:
             return True
         return key not in choice.contested and self._bundle(entry, rule, moment)
 
+    def _pair_if_clear(
+        self, entry: Entry, near: Sequence[Edge], rule: CandidateRule, moment: Moment
+    ) -> set[bytes] | None:
+        """Match a record and its best candidate where both are due and nobody else is nearly as good: the common case.
+
+        Return who was matched; None: it takes a closer look.
+        """
+        best = near[0]
+        mate = self._index.entries[best.other(entry.key)]
+        if best.score < rule.accept or not _is_due(mate, rule, moment):
+            return None
+        edges = [*near, *self._near(mate, rule, rule.accept - rule.margin)]
+        if any(edge != best and edge.score > best.score - rule.margin for edge in edges):
+            return None
+        matched = self._pair(best, rule, moment)
+        if matched:
+            self._look_again(edges, matched, moment)
+        return matched
+
     def _look_again(self, edges: Sequence[Edge], gone: set[bytes], moment: Moment) -> None:
         """Let those be decided at once that could have had what is gone now."""
         for key in sorted({end for edge in edges for end in (edge.first, edge.last)} - gone):
@@ -306,7 +321,7 @@ class Candidates:
         first, last = self._index.entries[edge.first], self._index.entries[edge.last]
         if first.features.amount != last.features.amount:
             joined = self._bundled_instead(first, last, edge.score, rule, moment)
-            if joined:
+            if joined is not None:
                 return joined
         self._join([edge.first, edge.last], edge.score, self._reasons(edge, rule), rule, moment)
         return {edge.first, edge.last}
@@ -420,14 +435,16 @@ class Candidates:
 
     def _bundle(self, entry: Entry, rule: CandidateRule, moment: Moment) -> bool:
         """Try a record as one that several add up to, and as one of several; True: it was matched."""
-        is_free = self._freedom(rule, moment)
+        is_free = self._freedom(rule)
         whole, found = entry, find_bundle(entry, rule, self._index, is_free)
         if not found.parts and not found.rivals and rule.weight_reference:
             as_part = find_whole(entry, rule, self._index, is_free)
             if as_part is not None:
                 whole, found = as_part
+        keys = [whole.key, *(part.key for part in found.parts), *(key for key, _ in found.rivals)]
+        if (found.parts or found.rivals) and not self._are_due(keys, rule, moment):
+            return False
         if found.scored is not None:
-            keys = [whole.key, *(part.key for part in found.parts)]
             self._join(keys, found.scored.total, found.scored.reasons, rule, moment)
             return True
         if found.rivals:
@@ -442,20 +459,26 @@ class Candidates:
 
     def _bundled_instead(
         self, first: Entry, last: Entry, total: int, rule: CandidateRule, moment: Moment
-    ) -> set[bytes]:
-        """Several records that add up exactly are better than one whose amount differs; return what was joined."""
+    ) -> set[bytes] | None:
+        """Several records that add up exactly are better than one whose amount differs.
+
+        Return what was joined, nothing where one of them has to be waited for; None: nothing adds up.
+        """
         for one in (first, last):
-            found = find_bundle(one, rule, self._index, self._freedom(rule, moment))
+            found = find_bundle(one, rule, self._index, self._freedom(rule))
             if found.scored is not None and found.scored.total >= total:
                 keys = [one.key, *(part.key for part in found.parts)]
+                if not self._are_due(keys, rule, moment):
+                    return set()
                 self._join(keys, found.scored.total, found.scored.reasons, rule, moment)
                 return set(keys)
-        return set()
+        return None
 
-    def _freedom(self, rule: CandidateRule, moment: Moment) -> IsFree:
+    def _are_due(self, keys: Sequence[bytes], rule: CandidateRule, moment: Moment) -> bool:
+        return all(_is_due(self._index.entries[key], rule, moment) for key in keys)
+
+    def _freedom(self, rule: CandidateRule) -> IsFree:
         def is_free(one: Entry, other: Entry, total: int) -> bool:
-            if not _is_due(one, rule, moment):
-                return False
             near = self._near(one, rule, max(rule.accept, total))[:2]
             return all(edge.other(one.key) == other.key for edge in near)
 
@@ -702,11 +725,6 @@ def _judged_by(rule: CandidateRule, cell: Candidate, records: Sequence[Record]) 
 
 def _is_due(entry: Entry, rule: CandidateRule, moment: Moment) -> bool:
     return entry.changed_at + rule.decide_after_ms < moment.log_time
-
-
-def _is_clear(best: Edge, edges: Sequence[Edge], rule: CandidateRule) -> bool:
-    """Tell whether two records have nobody else who is nearly as good: the common case, decided at a glance."""
-    return all(edge == best or edge.score <= best.score - rule.margin for edge in edges)
 
 
 def _edge(rule: CandidateRule, one: Entry, other: Entry) -> Edge | None:
