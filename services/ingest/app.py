@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from services.ingest.adapters.certificates import SnsCertificates
 from services.ingest.adapters.followed_topic import FollowedTopic
 from services.ingest.adapters.inbox import KafkaInbox
 from services.ingest.adapters.pollers.file import Configured, read_pollers
@@ -200,7 +201,16 @@ class _Process:
         app: Any = ops_app(self._health)
         if self._does_http:
             self._health.check("kafka acknowledges", self._inbox.trouble)
-            app = http_app(Ingest(self._settings, self._inbox, self._directory, self._secrets, self._health))
+            app = http_app(
+                Ingest(
+                    self._settings,
+                    self._inbox,
+                    self._directory,
+                    self._secrets,
+                    self._health,
+                    certificates=SnsCertificates(),
+                )
+            )
         return [("http", serve_ops(app, self._settings.http_host, self._settings.http_port, self._listener))]
 
     async def _start(self) -> None:

@@ -58,3 +58,19 @@ class BalanceSource(Protocol):
             ReadFailed: nothing may be said about any balance.
         """
         ...
+
+
+class CertificateAway(Exception):
+    """A certificate cannot be fetched now: answer 503 and let the provider try again."""
+
+
+class Certificates(Protocol):
+    """Where signing certificates come from."""
+
+    async def pem(self, url: str) -> bytes:
+        """Return the certificate at `url`, an address that was checked.
+
+        Raises:
+            CertificateAway: it cannot be fetched now.
+        """
+        ...

@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import structlog
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import HTTPBearer
 
 from services.ingest.domain import rows
 from services.ingest.domain.directory import Directory
+from services.ingest.domain.sns import unconfirmed
 from services.ingest.handlers import examples
 from services.ingest.handlers.problems import Problem, install
-from services.ingest.ports import Inbox, InboxAway, Secrets
+from services.ingest.ports import CertificateAway, Certificates, Inbox, InboxAway, Secrets
 from services.ingest.settings import IngestSettings
 from services.ingest.use_cases.accept_events import RowsAnswer, accept_events
 from services.ingest.use_cases.accept_webhook import NotConfigured, SignatureRefused, accept_webhook
@@ -33,6 +35,8 @@ POSTING_ROLES = frozenset({"ingest", "manager", "owner"})
 
 _encode = msgspec.json.Encoder().encode
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
@@ -45,6 +49,8 @@ class Ingest:
     health: Health
     clock: Callable[[], float] = time.time
     """Seconds since 1970."""
+    certificates: Certificates | None = None
+    """For sources whose webhooks are signed by a certificate."""
 
 
 def http_app(ingest: Ingest) -> FastAPI:
@@ -89,6 +95,11 @@ def http_app(ingest: Ingest) -> FastAPI:
         path = request.path_params
         with span("POST /webhooks"):
             return await _counted("/webhooks", _post_webhook(ingest, path["org"], path["source"], request))
+
+    @app.head("/webhooks/{org}/{source}", include_in_schema=False)  # noqa: FAST003 - whoever asks, it is there
+    async def head_webhook() -> Response:
+        """Circle looks whether the address answers before it delivers."""
+        return Response(status_code=200)
 
     app.add_middleware(OpsEndpoints, health=ingest.health)
     return app
@@ -154,7 +165,15 @@ async def _post_webhook(ingest: Ingest, org: str, source: str, request: Request)
     body = await _body(request, ingest.settings.ingest_webhook_bytes_max, "TIEOUT_INGEST_WEBHOOK_BYTES_MAX")
     try:
         config = ingest.secrets.of(org, source)
-        delivery = await accept_webhook(entry, config, request.headers, body, now_s=ingest.clock(), inbox=ingest.inbox)
+        delivery = await accept_webhook(
+            entry,
+            config,
+            request.headers,
+            body,
+            now_s=ingest.clock(),
+            inbox=ingest.inbox,
+            certificates=ingest.certificates,
+        )
     except SignatureRefused as refused:
         webhooks.labels(label, "stale" if refused.reason == "stale" else "invalid").inc()
         raise Problem(401, f"signature-{refused.reason}", f"{refused}. Nothing of the request was kept.") from None
@@ -165,9 +184,14 @@ async def _post_webhook(ingest: Ingest, org: str, source: str, request: Request)
             f"{error}: set it in TIEOUT_WEBHOOK_SECRETS_FILE or TIEOUT_WEBHOOK_SECRET__<ORG>__<SOURCE>.",
             headers=_retry_after(ingest),
         ) from None
+    except CertificateAway as away:
+        raise Problem(503, "certificate-away", f"{away}. Send it again.", headers=_retry_after(ingest)) from None
     except InboxAway as away:
         raise _away(ingest, away) from away
     webhooks.labels(label, "valid").inc()
+    confirm = unconfirmed(body) if "circle" in (entry.provider, config.provider if config else None) else None
+    if confirm is not None:
+        log.warning("a subscription waits until somebody opens its address", org=org, source=source, address=confirm)
     return Response(_encode({"status": "accepted", "delivery": delivery}), 200, media_type=rows.JSON)
 
 

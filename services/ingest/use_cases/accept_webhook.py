@@ -12,7 +12,8 @@ from services.ingest.domain.signatures import (
     verify_standard,
     verify_stripe,
 )
-from services.ingest.ports import Appended, Inbox, SigningConfig
+from services.ingest.domain.sns import check_origin, read_envelope, topic_key, verify
+from services.ingest.ports import Appended, Certificates, Inbox, SigningConfig
 from shared.contracts.directory import SourceEntry
 from shared.contracts.inbox import WebhookReceived, encode_inbox
 from shared.ids import canonical
@@ -20,7 +21,7 @@ from shared.ids import canonical
 Headers = Mapping[str, str]
 """With lower case names."""
 
-_KEY_OF: dict[str, Callable[[str], bytes]] = {"stripe": stripe_key, "standard": standard_key}
+_KEY_OF: dict[str, Callable[[str], bytes]] = {"stripe": stripe_key, "standard": standard_key, "circle": topic_key}
 
 
 class NotConfigured(Exception):
@@ -67,8 +68,26 @@ def _verify(provider: str, body: bytes, headers: Headers, keys: Sequence[bytes],
     return verify_standard(body, headers, keys, now_s)
 
 
+async def _verify_sns(body: bytes, topics: Sequence[bytes], now_s: float, certificates: Certificates) -> Verdict:
+    try:
+        envelope = read_envelope(body)
+    except ValueError as error:
+        return Refused("malformed", str(error))
+    strange = check_origin(envelope, topics)
+    if strange is not None:
+        return strange
+    return verify(body, envelope, await certificates.pem(envelope.signing_cert_url), now_s)
+
+
 async def accept_webhook(
-    source: SourceEntry, config: SigningConfig | None, headers: Headers, body: bytes, *, now_s: float, inbox: Inbox
+    source: SourceEntry,
+    config: SigningConfig | None,
+    headers: Headers,
+    body: bytes,
+    *,
+    now_s: float,
+    inbox: Inbox,
+    certificates: Certificates | None = None,
 ) -> str:
     """Verify a delivery and append it; return its id once Kafka has acknowledged it.
 
@@ -76,7 +95,7 @@ async def accept_webhook(
     processing failed is never taken for one that succeeded.
 
     Raises:
-        NotConfigured, SignatureRefused, InboxAway
+        NotConfigured, SignatureRefused, CertificateAway, InboxAway
     """
     provider = provider_of(source, config)
     assert config is not None, "provider_of refuses a source without configuration"
@@ -84,7 +103,12 @@ async def accept_webhook(
         keys = signing_keys(provider, config.secrets)
     except ValueError as error:
         raise NotConfigured(f"a signing secret of {source.org}/{source.source} cannot be used: {error}") from None
-    verdict = _verify(provider, body, headers, keys, now_s)
+    if provider == "circle":
+        if certificates is None:
+            raise NotConfigured(f"this process cannot fetch the certificates that {source.org}/{source.source} needs")
+        verdict = await _verify_sns(body, keys, now_s, certificates)
+    else:
+        verdict = _verify(provider, body, headers, keys, now_s)
     if isinstance(verdict, Refused):
         raise SignatureRefused(verdict)
     delivery = verdict.delivery_id or delivery_id(body) or sha256(body).hexdigest()

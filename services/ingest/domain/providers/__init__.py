@@ -8,12 +8,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from services.ingest.domain.providers import standard, stripe
+from services.ingest.domain.providers import circle_notifications, standard, stripe
 from services.ingest.domain.providers.mapping import Mapped, MappingOptions, Unmapped
 
 Mapping = Callable[[bytes, str, MappingOptions], Mapped]
 
-MAPPINGS: dict[str, Mapping] = {"stripe": stripe.read, "standard": standard.read}
+MAPPINGS: dict[str, Mapping] = {
+    "stripe": stripe.read,
+    "standard": standard.read,
+    "circle": circle_notifications.read,
+}
 """By the name that a source's entry in the directory carries."""
 
 __all__ = ["MAPPINGS", "Mapped", "Mapping", "MappingOptions", "Unmapped", "delivery_id"]
