@@ -17,7 +17,7 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "dev": ("--all-extras", "--group", "dev"),
     "ingest": ("--extra", "ingest"),
     "matcher": ("--extra", "matcher"),
-    "alerts": ("--extra", "alerts"),
+    "alerts": ("--extra", "alerts", "--extra", "mcp"),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import structlog
 from fastapi import APIRouter
@@ -68,6 +68,9 @@ from shared.kafka.topics import partitions_of
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import gauge
 from shared.telemetry.ops import AsgiApp, listen, ops_app, serve_ops
+
+if TYPE_CHECKING:
+    from services.alerts.handlers.mcp import McpTools
 
 Role = Literal["sink", "api", "dispatcher", "scheduler", "explainer"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -329,7 +332,10 @@ async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collectio
             closing.push_async_callback(stores.database.close)
             closing.push_async_callback(stores.outbox.close)
             closing.push_async_callback(stores.cuts.close)
-            app = _application(stores, settings, health, roles)
+            tools = _mcp(stores) if "api" in roles else None
+            if tools is not None:
+                await closing.enter_async_context(tools.serving())
+            app = _application(stores, settings, health, roles, tools)
             stopped = asyncio.Event()
             _stop_on_signals(stopped)
             async with asyncio.TaskGroup() as tasks:
@@ -353,10 +359,29 @@ async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collectio
                     task.cancel()
 
 
-def _application(stores: Stores, settings: AlertsSettings, health: Health, roles: Collection[Role]) -> AsgiApp:
+def _application(
+    stores: Stores, settings: AlertsSettings, health: Health, roles: Collection[Role], tools: "McpTools | None"
+) -> AsgiApp:
     if "api" not in roles:
         return ops_app(health)
-    return create_app(routers(stores, settings), stores.directory, health)
+    agents = [] if tools is None else [tools.router()]
+    return create_app([*routers(stores, settings), *agents], stores.directory, health)
+
+
+def _mcp(stores: Stores) -> "McpTools | None":
+    """Return the tools for agents; None where the extra `mcp` is not installed."""
+    try:
+        from services.alerts.handlers.mcp import McpTools
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "mcp":
+            raise
+        log.info("MCP is off: the extra mcp is not installed")
+        return None
+    return McpTools(
+        stores.directory,
+        Budgets(PostgresBudgets(stores.database), _now),
+        Triage(PostgresTriage(stores.database), stores.rules, _now),
+    )
 
 
 async def _wait_for_dependencies(

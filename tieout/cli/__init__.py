@@ -32,6 +32,7 @@ COMMANDS = (
     "poll",
     "matcher",
     "alerts",
+    "mcp",
     "bench",
 )
 """Modules of this folder, in the order `--help` lists them."""

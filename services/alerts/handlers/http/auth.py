@@ -33,14 +33,22 @@ class Caller:
 
 
 async def _caller(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
-    if given is None:
+    return await caller_of(request.app.state.directory, None if given is None else given.credentials)
+
+
+async def caller_of(directory: DirectoryStore, credentials: str | None) -> Caller:
+    """Return who sent an API key.
+
+    Raises:
+        Problem: 401, it is missing, unknown or revoked.
+    """
+    if credentials is None:
         raise _unauthorized("send an API key: Authorization: Bearer tk_…")
-    directory: DirectoryStore = request.app.state.directory
-    prefix, _, rest = given.credentials.partition("_")
+    prefix, _, rest = credentials.partition("_")
     key_id, _, _secret = rest.partition("_")
     stored = await directory.find_key(key_id) if prefix == "tk" and key_id.isascii() and key_id.isalnum() else None
     # Compared even where there is no such key, so that the time tells nothing about which ids exist.
-    same = hmac.compare_digest(key_sha256(given.credentials), stored.sha256 if stored else _NO_KEY_SHA256)
+    same = hmac.compare_digest(key_sha256(credentials), stored.sha256 if stored else _NO_KEY_SHA256)
     if stored is None or not same or stored.revoked_at is not None:
         raise _unauthorized("this API key is unknown or revoked")
     return Caller(org=stored.org, key_id=stored.id, name=stored.name, role=stored.role)
