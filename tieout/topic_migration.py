@@ -38,6 +38,14 @@ STORED_TOPICS = ("discrepancies", "matches", "checks", "not-reconciled")
 COPIED_TOPICS = ("rules", "directory")
 
 
+def group_after(group: str, old_prefix: str, new_prefix: str) -> str:
+    """Return the consumer group to go on with under the new prefix.
+
+    Not the same one: a static member that comes back within its session is given the topics that it had.
+    """
+    return f"{group.removesuffix('.' + old_prefix.strip('.'))}.{new_prefix.strip('.')}"
+
+
 class NotDrained(UsageError):
     """Something has still to be read, or is still written."""
 

@@ -28,9 +28,9 @@ from tests.support.producer_client import ProducerClient
 from tests.support.servers import Server
 from tests.support.services import ORG, SECRET, Services, prepared, short_rules
 from tests.support.topic_log import all_records, inbox_events, is_progress, results_past
-from tieout.topic_migration import Migration, NotDrained, migrate_topics
+from tieout.topic_migration import Migration, NotDrained, group_after, migrate_topics
 
-EVENTS = int(os.environ.get("TIEOUT_TEST_MIGRATE_EVENTS", "8000"))
+EVENTS = int(os.environ.get("TIEOUT_TEST_MIGRATE_EVENTS", "4000"))
 EVENTS_PER_SECOND = float(os.environ.get("TIEOUT_TEST_MIGRATE_EVENTS_PER_SECOND", "800"))
 DEADLINE_S = 10.0
 SETTLE_TIMEOUT_S = DEADLINE_S + 120.0
@@ -92,6 +92,11 @@ async def _move(services: Services, client: ProducerClient, new: KafkaSettings, 
     await migrate_topics(_plan(services, new, told.append))
     assert "are complete" in told[-1]
     services.environment["TIEOUT_KAFKA_TOPIC_PREFIX"] = new.topic_prefix
+    for service in ("ingest", "matcher", "sink"):
+        name = f"TIEOUT_{service.upper()}_GROUP"
+        services.environment[name] = group_after(
+            services.environment[name], services.kafka.topic_prefix, new.topic_prefix
+        )
     for name in ("matcher", "alerts"):
         await services.kill(name)
     for name in ("ingest", "matcher", "alerts"):

@@ -73,7 +73,7 @@ def migrate(
     from shared.errors import UsageError
     from shared.kafka.settings import KafkaSettings
     from shared.settings import load_settings
-    from tieout.topic_migration import Migration, migrate_topics
+    from tieout.topic_migration import Migration, group_after, migrate_topics
 
     kafka = load_settings(KafkaSettings)
     prefix = to_prefix or f"{kafka.topic_prefix}p{partitions}."
@@ -94,8 +94,8 @@ def migrate(
         tell=lambda line: print(line, flush=True),
     )
     asyncio.run(migrate_topics(plan))
-    print(
-        f"now stop matcher and alerts, set TIEOUT_KAFKA_TOPIC_PREFIX={prefix} for every service and command, and start "
-        "ingest, matcher and alerts again",
-        flush=True,
-    )
+    print("now stop matcher and alerts, set for every service and command", flush=True)
+    print(f"  TIEOUT_KAFKA_TOPIC_PREFIX={prefix}", flush=True)
+    for name, group in (("INGEST", plan.ingest_group), ("MATCHER", plan.matcher_group), ("SINK", plan.sink_group)):
+        print(f"  TIEOUT_{name}_GROUP={group_after(group, kafka.topic_prefix, prefix)}", flush=True)
+    print("and start ingest, matcher and alerts again", flush=True)

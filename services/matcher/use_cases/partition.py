@@ -197,7 +197,7 @@ class Partition:
         return changes
 
     def _progress(self, now_s: float) -> Progress | None:
-        if not self.progress_waits or now_s < self.progress_due_s or self.position == 0:
+        if not self.progress_waits or now_s < self.progress_due_s or self.position + self.core.offset_base == 0:
             return None
         self._told_time, self._told_at_s = self.core.log_time, now_s
         time = from_milliseconds(self.core.log_time)

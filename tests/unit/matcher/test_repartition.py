@@ -8,6 +8,7 @@ import pytest
 
 from services.matcher.domain.core import Core
 from services.matcher.domain.repartition import StillDeriving, repartition
+from services.matcher.use_cases.partition import Partition, Policy
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.leg import Leg, Withdraw
 from shared.kafka.partitioner import partition_of
@@ -86,3 +87,18 @@ def test_a_derivation_under_way_is_waited_for() -> None:
     core.apply(b"", msgspec.structs.replace(rule_record("acme", PACK, model, 1, 1, deriving=True)), 0)
     with pytest.raises(StillDeriving, match="derived anew"):
         repartition([dict(core.snapshot())], 2, 0, partition_of)
+
+
+def test_a_partition_that_was_laid_out_tells_its_progress_before_its_first_leg() -> None:
+    """It stands at offset 0 and knows log time: what is due must be done, not waited for in a busy loop."""
+    case = load_match_cases()[0]
+    old = Core(0)
+    run([old], log_of(case.rules, case.events, case.until), 0)
+    core = Core(0)
+    core.restore(repartition([dict(old.snapshot())], 1, BASE, partition_of)[0].items())
+    partition = Partition(0, core, Policy(1_000_000, 1_000_000, 1.0), 0)
+    batch = partition.collect(0.0)
+    assert batch is not None
+    assert batch.progress is not None
+    assert (batch.next_offset, batch.base, batch.progress.log.offset) == (0, BASE, BASE - 1)
+    assert not partition.progress_waits
