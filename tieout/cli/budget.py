@@ -2,12 +2,15 @@
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from tieout.budget_consoles import Console
 
 PAGE_ROWS = 100
 
@@ -35,6 +38,15 @@ TRACK_EXAMPLE = """Example:
     tieout budget track session-17 0.11
 """
 
+DAILY_EXAMPLE = """Example, from cron:
+
+    tieout budget daily consoles.yaml
+
+with consoles.yaml such as
+
+    consoles: {claude: {file: balance.json, field: remaining}, other: {url: "https://…", field: data.balance, token_variable: OTHER_TOKEN}}
+"""
+
 BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", help="Which budget; the organisation's first where left out.", show_default=False),
@@ -51,6 +63,7 @@ def register(app: typer.Typer) -> None:
     budget.command()(history)
     budget.command(epilog=ODOMETER_EXAMPLE)(odometer)
     budget.command()(unified)
+    budget.command(epilog=DAILY_EXAMPLE)(daily)
     budget.command(epilog=TRACK_EXAMPLE)(track)
     app.add_typer(budget, name="budget")
 
@@ -175,6 +188,41 @@ def track(
     """Add usage that was tracked."""
     body = {"budget": budget, "usage": [{"id": id_, "amount": _amount("amount", amount)}]}
     _tell(_send("POST", "/budget/usage", body), lambda answer: _status_lines(answer["budget_status"]), as_json)
+
+
+def daily(
+    consoles: Annotated[Path, typer.Argument(help="YAML: where each budget's balance is read.")],
+) -> None:
+    """Hold every console's balance against what was tracked; one JSON result a line. Exit 3 if a provider failed."""
+    from tieout.budget_consoles import read_consoles
+
+    results = [_checked(budget, console) for budget, console in read_consoles(consoles).items()]
+    for result in results:
+        print(_exact(result), flush=True)
+    if not all(result["success"] for result in results):
+        raise typer.Exit(3)
+
+
+def _checked(budget: str, console: "Console") -> dict[str, Any]:
+    """One provider's result; its failure stops no other."""
+    import msgspec
+
+    from services.alerts.domain.budget import DAILY_CHECK
+    from services.alerts.domain.budget_answers import ReconciliationResult
+    from shared.errors import TieoutError
+    from shared.money import exact_sum
+    from tieout.budget_consoles import ConsoleAway, balance
+
+    provider = f"{budget}-budget"
+    try:
+        body = {"remaining_budget": format(balance(console), "f"), "adjustment_reason": DAILY_CHECK, "budget": budget}
+        done = _send("POST", "/budget/reconcile", body)
+    except (ConsoleAway, TieoutError) as error:
+        result = ReconciliationResult(provider=provider, success=False, error=str(error))
+    else:
+        moved = exact_sum(row["manual_adjustment"] for row in done["recorded"])
+        result = ReconciliationResult(provider=provider, success=True, manual_adjustment=moved)
+    return msgspec.structs.asdict(result)
 
 
 def _amount(option: str, text: str | None) -> str | None:

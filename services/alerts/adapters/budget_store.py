@@ -108,7 +108,9 @@ class PostgresBudgets:
             held = await _lock(connection, org, budget)
             if held is None:
                 return None
-            state, last_id, _ = held
+            state, last_id, last_at = held
+            # Later than the last row, as for the sums: rules hold the movement's time against the console's reading.
+            at = at if last_at is None else max(at, last_at + _TICK)
             new = 0
             for usage in usages:
                 after_it = follow(state, usage.amount)

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -95,6 +96,35 @@ async def test_odometer_by_command(terminal: Terminal):
         0,
         "groq: 0.80 USD in 2025-09, 21 days until its reset\n  2025-08  0.80 USD\n  all    1.60 USD\n",
     )
+
+
+async def test_the_daily_check_has_a_result_per_provider(terminal: Terminal, tmp_path: Path):
+    """A console that cannot be read is reported and stops no other; where nothing differs the adjustment is 0."""
+    await terminal.tieout("budget", "create", "claude", "--provider", "anthropic", "--total", "24.96")
+    await terminal.tieout("budget", "track", "u1", "0.11")
+    (tmp_path / "claude.json").write_text('{"data": [{"left": 19.54}]}')
+    consoles = tmp_path / "consoles.yaml"
+    consoles.write_text(
+        f"""consoles:
+  gone: {{file: {tmp_path}/none.json, field: left}}
+  away: {{url: "http://127.0.0.1:9/balance", field: left}}
+  claude: {{file: {tmp_path}/claude.json, field: data.0.left}}
+  plugged: {{plugin: nobody}}
+"""
+    )
+    code, out, _ = await terminal.tieout("budget", "daily", str(consoles))
+    gone, away, claude, plugged = (json.loads(line, parse_float=str) for line in out.splitlines())
+    assert code == 3
+    assert claude == {"provider": "claude-budget", "success": True, "manual_adjustment": "-5.31", "error": None}
+    assert (gone["provider"], gone["success"], gone["manual_adjustment"]) == ("gone-budget", False, None)
+    assert "cannot be read" in gone["error"]
+    assert "does not answer" in away["error"]
+    assert "no package offers the plug-in 'nobody'" in plugged["error"]
+    consoles.write_text(f"consoles: {{claude: {{file: {tmp_path}/claude.json, field: data.0.left}}}}")
+    code, out, _ = await terminal.tieout("budget", "daily", str(consoles))
+    assert (code, json.loads(out)["manual_adjustment"]) == (0, 0)
+    _, out, _ = await terminal.tieout("budget", "history")
+    assert out.count("daily-reconciliation-check") == 1
 
 
 @pytest.mark.parametrize(

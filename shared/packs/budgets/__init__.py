@@ -1,0 +1,1 @@
+"""Budgets: what remains, odometers and plugs that grow. The file is the pack."""
