@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from services.alerts.domain.adjustment import BookedSign, RuleShape
+from services.alerts.domain.checks import JUDGING
 from shared.contracts.rule_set import RuleSetRecord, decode_rule_set, read_key, rule_set_key
 from shared.kafka.client import consumer
 from shared.kafka.errors import KafkaAway
@@ -18,8 +19,6 @@ from shared.rules.zero_sum_rule import ENTRIES
 
 READ_TIMEOUT_S = 10
 """The whole topic is some hundred records."""
-RUN_KINDS = frozenset({"match", "zero_sum", "balance", "invariant"})
-"""Kinds that are checks of a run; the others speak of feeds and of suspicions beside them."""
 
 
 class RuleTopic:
@@ -72,7 +71,7 @@ async def _read(client: AIOKafkaConsumer, partition: TopicPartition) -> dict[byt
 
 def _kinds(record: RuleSetRecord) -> dict[str, str]:
     models = [read_rule(written) for written in record.rules]
-    return {model.name: model.kind for model in models if not model.shadow and model.kind in RUN_KINDS}
+    return {model.name: model.kind for model in models if not model.shadow and model.kind in JUDGING}
 
 
 def _shape(record: RuleSetRecord, rule: str) -> RuleShape | None:

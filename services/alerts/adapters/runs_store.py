@@ -37,6 +37,7 @@ from services.alerts.domain.report import (
     rule_order,
     told_until,
 )
+from services.alerts.domain.schedule import look_due
 from services.alerts.ports.runs import Known, NewRun, Outcome, Run, RunInHand, RunStatus, RunType, StoredReport
 from shared.contracts.discrepancy import Key, LogPosition
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
@@ -175,11 +176,14 @@ class PostgresRuns:
         async with self._database.transaction(org) as connection:
             return [_run(row) for row in await connection.execute(statement)]
 
-    async def unfinished(self, limit: int) -> Sequence[Run]:
-        """See `RunStore`."""
-        statement = select(*_SUMMARY).where(runs.c.completed_at.is_(None)).order_by(runs.c.updated_at).limit(limit)
+    async def unfinished(self, now: datetime, limit: int) -> Sequence[Run]:
+        """See `RunStore`; what is not due is left out here, lest hundreds of old runs hide a young one."""
+        waiting = select(runs.c.id, runs.c.created_at, runs.c.updated_at).where(runs.c.completed_at.is_(None))
         async with self._database.transaction(EVERY_ORG) as connection:
-            return [_run(row) for row in await connection.execute(statement)]
+            rows = (await connection.execute(waiting.order_by(runs.c.updated_at))).all()
+            due = [row.id for row in rows if look_due(row.created_at, row.updated_at, now)][:limit]
+            found = select(*_SUMMARY).where(runs.c.id.in_(due)).order_by(runs.c.updated_at)
+            return [_run(row) for row in await connection.execute(found)] if due else []
 
     async def save_cut(self, run: Run, cut_at: datetime) -> Run:
         """See `RunStore`."""

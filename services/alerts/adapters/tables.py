@@ -454,6 +454,8 @@ runs = Table(
     ),
     UniqueConstraint("org", "pack", "period_start", "period_end", "run_type"),
     Index(None, "org", "created_at"),
+    Index("runs_unfinished_idx", "updated_at", postgresql_where=text("completed_at IS NULL")),
+    Index("runs_counted_at_idx", "counted_at", postgresql_where=text("counted_at IS NOT NULL")),
 )
 
 not_reconciled = Table(

@@ -16,6 +16,9 @@ NEEDS_READING = frozenset({"balance", "invariant"})
 """Kinds that judge what was read: without a reading in the period nobody knows whether they hold. In the others no
 movement means nothing that could disagree."""
 
+JUDGING = frozenset({"match", "zero_sum", "balance", "invariant"})
+"""Kinds whose verdicts or items say in each period whether they hold."""
+
 
 class CheckFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One check of a run."""
@@ -73,12 +76,26 @@ def check_of(
     items: int,
     discrepant: int,
     differences: Mapping[str, Decimal],
+    still_open: int,
     fault: str | None,
 ) -> CheckFigures:
-    """Return the check of `rule`: what could not be looked at is an error, never a pass."""
+    """Return the check of `rule`: what could not be looked at is an error, never a pass.
+
+    Args:
+        rule: its name, with the pack.
+        kind: of the rule; None where it is not known to be in force.
+        verdicts: what its verdicts of the period add up to; None: there are none.
+        items: of the period.
+        discrepant: of these.
+        differences: sum of |difference| of the period's items, per currency.
+        still_open: discrepancies of the rule that were open at the period's end.
+        fault: why it cannot be computed.
+    """
     found = verdicts or Verdicts(rule)
     why = fault or _why_in_error(kind, found)
-    failed = bool(found.failed or discrepant)
+    # Rules of other kinds (a silent feed, suspected duplicates) say only what is wrong.
+    judged = found.count or items or kind in JUDGING
+    failed = bool(found.failed or discrepant or (not judged and still_open))
     outcome: CheckOutcome = "error" if why else "failed" if failed else "passed"
     amounts = found.differences if found.count else differences
     return CheckFigures(

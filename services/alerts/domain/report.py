@@ -253,6 +253,7 @@ def _checks(
             items=reports[name].items.total if name in reports else 0,
             discrepant=reports[name].items.discrepant if name in reports else 0,
             differences=_differences(reports.get(name)),
+            still_open=_still_open(reports.get(name)),
             fault=faults.get(name) or _unexplained(reports.get(name)),
         )
         for name in names
@@ -266,6 +267,10 @@ def _differences(figures: RuleReport | None) -> dict[str, Decimal]:
             if one.amount is not None:
                 _add(sums, currency, Decimal(one.amount))
     return sums
+
+
+def _still_open(figures: RuleReport | None) -> int:
+    return sum(row.closing for types in (figures.open if figures else {}).values() for row in types.values())
 
 
 def _unexplained(figures: RuleReport | None) -> str | None:

@@ -141,8 +141,8 @@ class RunStore(Protocol):
     ) -> Sequence[Run]:
         """Newest first, those behind the place `after` = (created_at, id); None: of every pack, of every type."""
 
-    async def unfinished(self, limit: int) -> Sequence[Run]:
-        """Of every organisation, those that were looked at longest ago first."""
+    async def unfinished(self, now: datetime, limit: int) -> Sequence[Run]:
+        """Of every organisation, those that are due (`look_due`), the ones looked at longest ago first."""
 
     async def save_cut(self, run: Run, cut_at: datetime) -> Run: ...
 

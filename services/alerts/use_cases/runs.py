@@ -12,7 +12,6 @@ from services.alerts.domain.checks import CheckFigures
 from services.alerts.domain.period import PeriodRefused, Span, parse_period, yesterday
 from services.alerts.domain.report import NOT_CUT_YET, Reading, Report, RuleSides, is_closed, make_report
 from services.alerts.domain.report_markdown import markdown_of
-from services.alerts.domain.schedule import look_due
 from services.alerts.ports.directory import DirectoryStore
 from services.alerts.ports.runs import (
     Cuts,
@@ -142,12 +141,8 @@ class Runs:
 
     async def advance_unfinished(self) -> int:
         """Look again at every unfinished run that is due; return how many completed."""
-        now = self.now()
-        completed = 0
-        for run in await self.store.unfinished(UNFINISHED_MAX):
-            if look_due(run.created_at, run.updated_at, now):
-                completed += (await self._advanced(run)).completed_at is not None
-        return completed
+        due = await self.store.unfinished(self.now(), UNFINISHED_MAX)
+        return sum([(await self._advanced(run)).completed_at is not None for run in due])
 
     async def _advanced(self, run: Run) -> Run:
         """`advance`; whatever stops it is noted on the run, so that it stops no other run."""

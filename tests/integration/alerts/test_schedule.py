@@ -20,6 +20,7 @@ from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.tables import checks, items, runs
 from services.alerts.domain.names import name_id
 from services.alerts.domain.period import day_period
+from services.alerts.use_cases.runs import UNFINISHED_MAX
 from shared.contracts.item import ItemDiscrepancy
 from shared.kafka.errors import KafkaAway
 from tests.integration.alerts.runs_desk import Desk, open_desk
@@ -309,3 +310,22 @@ async def test_a_rule_whose_data_cannot_be_read_fails_alone_and_the_run_heals_by
     [run] = await stored_runs(desk, "hourly")
     assert (run.status, run.error) == ("completed", None)
     assert run.report_json["reports"]["stack.withdrawals"]["items"]["total"] == 6
+
+
+async def test_hundreds_of_old_runs_that_wait_hide_no_young_one(desk: Desk) -> None:
+    """Each old one is looked at every ten minutes; the young one is due at once."""
+    old = datetime(2026, 11, 1, tzinfo=UTC)
+    row = {"org": "acme", "pack": "stack", "zone": "UTC", "run_type": "hourly", "trigger": "schedule",
+           "requested_by": "scheduler", "status": "running", "provisional": True}  # fmt: skip
+    rows = [
+        row | {"id": name_id(f"run {n}"), "period_start": old + n * HOUR, "period_end": old + (n + 1) * HOUR,
+               "created_at": old, "updated_at": desk.now - timedelta(minutes=5)}
+        for n in range(UNFINISHED_MAX * 2)
+    ]  # fmt: skip
+    rows[-1] |= {"created_at": desk.now - timedelta(seconds=3), "updated_at": desk.now - timedelta(seconds=2)}
+    async with desk.database.transaction(EVERY_ORG) as connection:
+        await connection.execute(insert(runs), rows)
+
+    due = await PostgresRuns(desk.database).unfinished(desk.now, UNFINISHED_MAX)
+
+    assert [one.id for one in due] == [rows[-1]["id"]]

@@ -11,7 +11,7 @@ RULE = "stack.circle_balance"
 
 
 def check(kind: str | None = "balance", verdicts: Verdicts | None = None, **given) -> CheckFigures:
-    values = {"items": 0, "discrepant": 0, "differences": {}, "fault": None} | given
+    values = {"items": 0, "discrepant": 0, "differences": {}, "still_open": 0, "fault": None} | given
     return check_of(RULE, kind, verdicts, **values)
 
 
@@ -63,3 +63,9 @@ def test_a_fault_is_an_error_whatever_else_is_known() -> None:
     one = check(verdicts=Verdicts(RULE, passed=1), fault="item 7 cannot be read")
 
     assert (one.outcome, one.error) == ("error", "item 7 cannot be read")
+
+
+def test_a_rule_that_says_only_what_is_wrong_fails_while_something_is_open() -> None:
+    """A silent feed has neither verdicts nor items; an old break of a matching rule is no failure of a later hour."""
+    assert (check("feed", still_open=1).outcome, check("feed").outcome) == ("failed", "passed")
+    assert check("match", still_open=1).outcome == "passed"

@@ -89,7 +89,7 @@ def test_looking_often_or_seldom_gives_the_same_due_instants(zone, clock) -> Non
     assert len(found) == len({local_day(one, zone) for one in found})
     assert 730 <= len(found) <= 732
     gaps = {(after - before) // timedelta(minutes=1) for before, after in pairwise(found)}
-    assert min(gaps) >= 22 * 60 and max(gaps) <= 26 * 60
+    assert 22 * 60 <= min(gaps) <= max(gaps) <= 26 * 60
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_hours_of_a_day_are_as_many_as_it_has_and_each_once(zone, day, hours
     spans = hours_ended(timedelta(hours=1), zone, period.start, period.end)
 
     assert len(spans) == hours == len({span.start_text for span in spans})
-    assert spans[0].start == period.start and spans[-1].end == period.end
+    assert (spans[0].start, spans[-1].end) == (period.start, period.end)
     assert all(before.end == after.start for before, after in pairwise(spans))
 
 

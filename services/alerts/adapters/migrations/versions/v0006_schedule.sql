@@ -24,6 +24,11 @@ ALTER TABLE runs DROP CONSTRAINT runs_org_pack_period_start_period_end_key;
 ALTER TABLE runs ADD CONSTRAINT runs_org_pack_period_start_period_end_run_type_key
     UNIQUE (org, pack, period_start, period_end, run_type);
 
+-- The scheduler looks every few seconds.
+CREATE INDEX runs_unfinished_idx ON runs (updated_at) WHERE completed_at IS NULL;
+
+CREATE INDEX runs_counted_at_idx ON runs (counted_at) WHERE counted_at IS NOT NULL;
+
 -- The stack pack's own names over the one store, of every pack; row-level security applies to whoever reads them.
 CREATE VIEW reconciliation_reports WITH (security_invoker = true) AS
     SELECT id, org, pack, run_type,
