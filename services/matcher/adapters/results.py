@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from heapq import merge
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -69,15 +71,18 @@ def item_results(batch: Batch) -> Iterator[Result]:
 
 
 def check_results(batch: Batch) -> Iterator[Result]:
-    """Every verdict on a reading, keyed by what was read."""
-    for key, check in batch.changes.checks:
-        yield key, encode_json(check), _NO_HEADERS
+    """Every verdict on a reading, keyed by what was read, and how feeds stand, in the order of the legs that made them.
 
-
-def feed_results(batch: Batch) -> Iterator[Result]:
-    """How feeds stand, where there is news of them."""
-    for status in batch.changes.feeds:
-        yield feed_key(status.org, status.source), encode_json(status), FEED_HEADERS
+    However the legs are cut into batches it is the same order: `verify` compares it.
+    """
+    changes = batch.changes
+    checks = ((check.log.offset, key, encode_json(check), _NO_HEADERS) for key, check in changes.checks)
+    feeds = (
+        (status.log.offset, feed_key(status.org, status.source), encode_json(status), FEED_HEADERS)
+        for status in changes.feeds
+    )
+    for _, key, value, headers in merge(checks, feeds, key=itemgetter(0)):
+        yield key, value, headers
 
 
 def values_of(batch: Batch) -> Iterator[tuple[Literal["discrepancies", "matches", "checks"], bytes]]:
@@ -87,8 +92,6 @@ def values_of(batch: Batch) -> Iterator[tuple[Literal["discrepancies", "matches"
     for _, value, _ in item_results(batch):
         yield "matches", value
     for _, value, _ in check_results(batch):
-        yield "checks", value
-    for _, value, _ in feed_results(batch):
         yield "checks", value
 
 
@@ -162,6 +165,6 @@ class Routes:
         if changes.items or told:
             yield topics.matches, number, chain(item_results(batch), progress_results(batch))
         if changes.checks or changes.feeds or told:
-            yield topics.checks, number, chain(check_results(batch), feed_results(batch), progress_results(batch))
+            yield topics.checks, number, chain(check_results(batch), progress_results(batch))
         if changes.dead_letters:
             yield *self.dead_letters(number), dead_letter_results(batch)
