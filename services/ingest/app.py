@@ -111,7 +111,7 @@ async def run(
 
     Raises:
         PortInUse: before anything else starts.
-        UsageError: the secrets' file or a topic is not as it must be.
+        UsageError: the secrets' file, the pollers' file or a topic is not as it must be.
         DependencyAway: Kafka does not answer within `connect_timeout_s`, or stays stuck.
     """
     configure_logging(SERVICE, settings)
@@ -119,8 +119,9 @@ async def run(
     listener = listen(settings.http_host, settings.http_port)
     try:
         secrets = FileSecrets(settings.webhook_secrets_file)
+        pollers = _configured_pollers(settings)
         await wait_for_kafka(kafka)
-        await _Process(settings, kafka, secrets, listener).run(on_listening)
+        await _Process(settings, kafka, secrets, pollers, listener).run(on_listening)
     finally:
         listener.close()
         stop_tracing()
@@ -130,14 +131,19 @@ class _Process:
     """The parts of one ingest process."""
 
     def __init__(
-        self, settings: IngestSettings, kafka: KafkaSettings, secrets: FileSecrets, listener: socket.socket
+        self,
+        settings: IngestSettings,
+        kafka: KafkaSettings,
+        secrets: FileSecrets,
+        pollers: list[Configured],
+        listener: socket.socket,
     ) -> None:
         topics = Topics(kafka.topic_prefix)
         self._settings = settings
         self._kafka = kafka
         self._secrets = secrets
         self._listener = listener
-        self._pollers = _configured_pollers(settings)
+        self._pollers = pollers
         self._does_http = settings.ingest_role in (Role.ALL, Role.HTTP)
         self._normalises = settings.ingest_role in (Role.ALL, Role.NORMALISER)
         conditions = (

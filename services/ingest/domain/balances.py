@@ -4,7 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
+
+from msgspec import Meta
 
 from shared.contracts.event import TEXT_LENGTH_MAX, PostedEvent
 from shared.money import AmountError, exact_sum, format_amount, is_currency, parse_amount
@@ -26,6 +28,8 @@ PollResult = Literal[
 """What became of one look at a provider; only `ok` published anything, `not_published` perhaps a part."""
 RESULTS: tuple[PollResult, ...] = get_args(PollResult)
 
+ProviderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
+"""A provider's id of a wallet or account: it stands in addresses and in events."""
 TOTAL, USER = "balance.total", "balance.user"
 """Types of the events: the sum over all accounts, and what one account or user holds."""
 CREATED_MARGIN = timedelta(minutes=1)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from services.ingest.domain.balances import Holding, ReadFailed, account_name, exact_amount, known_currency
+from services.ingest.domain.balances import Holding, ProviderId, ReadFailed, account_name, exact_amount, known_currency
 
 NAME_FIELDS = ("id", "account_number")
 """What a template of the ledger's account names may use."""
@@ -37,7 +37,7 @@ AS_OF_AGE_MAX = timedelta(days=7)
 class Account(msgspec.Struct):
     """One line of `GET /v1/accounts`."""
 
-    id: str
+    id: ProviderId
     status: str
     created_at: datetime
     account_number: str | None = None

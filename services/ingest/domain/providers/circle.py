@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.ingest.domain.balances import Holding, ReadFailed, account_name, exact_amount, known_currency
+from services.ingest.domain.balances import Holding, ProviderId, ReadFailed, account_name, exact_amount, known_currency
 
 NAME_FIELDS = ("id", "ref_id", "user_id", "address")
 """What a template of the ledger's account names may use."""
@@ -16,7 +16,7 @@ NAME_FIELDS = ("id", "ref_id", "user_id", "address")
 class Wallet(msgspec.Struct, rename="camel"):
     """One wallet. Frozen ones hold money as well, so every state counts."""
 
-    id: str
+    id: ProviderId
     create_date: datetime | None = None
     blockchain: str | None = None
     address: str | None = None

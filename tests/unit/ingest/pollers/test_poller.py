@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from prometheus_client import REGISTRY
 
 from services.ingest.domain.balances import Holding, ReadFailed, Reading
@@ -142,3 +143,21 @@ async def test_a_provider_that_is_away_is_exit_code_3(tmp_path: Path) -> None:
     code, events, told = await once(tmp_path, file)
     assert (code, events) == (3, [])
     assert "unavailable" in told
+
+
+@pytest.mark.parametrize(("file", "said"), [(None, "is not set"), ("none.yaml", "cannot read")])
+async def test_a_service_without_its_file_ends_before_it_looks_for_kafka(
+    tmp_path: Path, file: str | None, said: str
+) -> None:
+    """One line and exit code 2, not half a minute of waiting."""
+    given = {"TIEOUT_POLLERS_FILE": str(tmp_path / file)} if file else {}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tieout", "ingest", "--role", "poller", "--port", "0"),
+        env=os.environ | given | {"TIEOUT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2
+    assert told.decode().startswith("error: TIEOUT_POLLERS_FILE: ")
+    assert said in told.decode()

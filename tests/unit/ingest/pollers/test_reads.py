@@ -344,6 +344,15 @@ async def test_an_answer_that_is_something_else(tmp_path: Path, body: str) -> No
     assert (await refused(circle, tmp_path))[0] == "unreadable"
 
 
+@pytest.mark.parametrize("strange", ["../../v1/other", "", "a b", "x" * 200])
+async def test_an_id_that_is_none(tmp_path: Path, strange: str) -> None:
+    """Ids become a part of addresses: nothing but letters, digits, - and _ goes there."""
+    circle = Circle(["1"])
+    circle.wallets[0]["id"] = strange
+    assert (await refused(circle, tmp_path))[0] == "unreadable"
+    assert len(circle.requests) == 1
+
+
 async def test_redirects_are_not_followed(tmp_path: Path) -> None:
     """The key would go along."""
     circle = Circle(["1"])
