@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tieout.budget_consoles import Console
+    from tieout.budget_sqlite import Step
 
 PAGE_ROWS = 100
 
@@ -47,6 +48,13 @@ with consoles.yaml such as
     consoles: {claude: {file: balance.json, field: remaining}, other: {url: "https://…", field: data.balance, token_variable: OTHER_TOKEN}}
 """
 
+IMPORT_EXAMPLE = """Examples:
+
+    tieout budget import-sqlite usage.db --dry-run
+
+    tieout budget import-sqlite usage.db --budget claude --provider anthropic
+"""
+
 BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", help="Which budget; the organisation's first where left out.", show_default=False),
@@ -64,6 +72,7 @@ def register(app: typer.Typer) -> None:
     budget.command(epilog=ODOMETER_EXAMPLE)(odometer)
     budget.command()(unified)
     budget.command(epilog=DAILY_EXAMPLE)(daily)
+    budget.command(name="import-sqlite", epilog=IMPORT_EXAMPLE)(import_sqlite)
     budget.command(epilog=TRACK_EXAMPLE)(track)
     app.add_typer(budget, name="budget")
 
@@ -223,6 +232,62 @@ def _checked(budget: str, console: "Console") -> dict[str, Any]:
         moved = exact_sum(row["manual_adjustment"] for row in done["recorded"])
         result = ReconciliationResult(provider=provider, success=True, manual_adjustment=moved)
     return msgspec.structs.asdict(result)
+
+
+def import_sqlite(
+    file: Annotated[Path, typer.Argument(help="The database; it is only read.")],
+    budget: Annotated[str, typer.Option(help="The budget to make of it.")] = "claude",
+    provider: Annotated[str, typer.Option(help="Who is paid.")] = "anthropic",
+    odometer_of: Annotated[str, typer.Option("--odometer", help="Whose odometer readings it holds.")] = "groq",
+    currency: Annotated[str, typer.Option(help="Of its amounts.")] = "USD",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it holds and whether it ties out.")] = False,
+) -> None:
+    """Bring a budget over from SQLite, say whether it ties out before and after, and name what does not."""
+    from urllib.parse import quote
+
+    from tieout.budget_sqlite import read_sqlite, steps
+
+    old = read_sqlite(file)
+    print(
+        f"before: used {old.used} of {old.total} {currency} = {old.tracked} tracked + {old.plugged} plugs", flush=True
+    )
+    if old.unexplained:
+        print(
+            f"  {old.unexplained} {currency} of it are explained by no row: they become a plug of their own", flush=True
+        )
+    if dry_run:
+        return
+    _send(
+        "PUT",
+        f"/budget/budgets/{quote(budget, safe='')}",
+        {"provider": provider, "total_budget": str(old.total), "currency": currency},
+    )
+    for step in steps(old):
+        _bring(budget, step)
+    for month, usage in old.months.items():
+        _send(
+            "POST",
+            "/budget/odometer",
+            {"provider": odometer_of, "reading": str(usage), "month": month, "currency": currency},
+        )
+    print("after:", flush=True)
+    _tell(_get("/budget/status", {"budget": budget}), _status_lines, as_json=False)
+
+
+def _bring(budget: str, step: "Step") -> None:
+    """One old row; its ids make a second import add nothing."""
+    name = f"import:{step.id}"
+    if step.tracked:
+        usage = {"id": name, "amount": format(step.tracked, "f")}
+        _send("POST", "/budget/usage", {"budget": budget, "usage": [usage]})
+    body = {
+        "budget": budget,
+        "current_budget": format(step.remaining, "f"),
+        "manual_adjustment": format(step.adjustment, "f"),
+        "adjustment_reason": step.reason,
+        "idempotency_key": name,
+    }
+    _send("POST", "/budget/reconciliation/manual", body)
 
 
 def _amount(option: str, text: str | None) -> str | None:

@@ -1,9 +1,11 @@
 """`tieout budget` as a person types it, against the API on a real PostgreSQL: both worked examples, and slips of the finger."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -125,6 +127,46 @@ async def test_the_daily_check_has_a_result_per_provider(terminal: Terminal, tmp
     assert (code, json.loads(out)["manual_adjustment"]) == (0, 0)
     _, out, _ = await terminal.tieout("budget", "history")
     assert out.count("daily-reconciliation-check") == 1
+
+
+async def test_a_sqlite_database_is_brought_over_and_what_does_not_tie_is_named(terminal: Terminal, tmp_path: Path):
+    """25.00 with 5.46 used against rows of 5.42: 0.04 to explain. A second import adds nothing."""
+    file = tmp_path / "usage.db"
+    with contextlib.closing(sqlite3.connect(file)) as old:
+        old.executescript("""
+            CREATE TABLE budget_tracking (id INTEGER PRIMARY KEY, total_budget REAL, remaining_budget REAL);
+            INSERT INTO budget_tracking VALUES (1, 24.96, 24.96), (2, 25.00, 19.54);
+            CREATE TABLE budget_reconciliation (id INTEGER PRIMARY KEY, reconciliation_date DATE, budget_before REAL,
+                manual_adjustment REAL, budget_after REAL, adjustment_reason TEXT, api_usage_tracked REAL,
+                manual_plug_amount REAL, reconciled_by TEXT, created_at TIMESTAMP);
+            INSERT INTO budget_reconciliation VALUES
+                (1, '2025-09-10', 24.85, -5.31, 24.85 - 5.31, 'anthropic-console-sync', 0.11, 5.31, 'mcp-workflow', '');
+            CREATE TABLE groq_odometer_readings (id INTEGER PRIMARY KEY, month TEXT, cumulative_value REAL);
+            INSERT INTO groq_odometer_readings VALUES (1, '2025-08', 0.35), (2, '2025-08', 0.80), (3, '2025-09', 0.80);
+        """)
+    before = (
+        "before: used 5.46 of 25 USD = 0.11 tracked + 5.31 plugs\n"
+        "  0.04 USD of it are explained by no row: they become a plug of their own\n"
+    )
+    assert await terminal.tieout("budget", "import-sqlite", str(file), "--dry-run") == (0, before, "")
+    for _ in range(2):
+        code, out, _ = await terminal.tieout("budget", "import-sqlite", str(file))
+        assert (code, out) == (
+            0,
+            (
+                f"{before}after:\nclaude (anthropic): 19.54 USD remain of 25.00 USD\n"
+                "  used 5.46 = 0.11 tracked + 5.35 plugs\n"
+            ),
+        )
+    _, out, _ = await terminal.tieout("budget", "history")
+    assert len(out.splitlines()) == 3
+    assert "import 2025-09-10: anthropic-console-sync" in out
+    assert "explained by no row" in out
+    _, out, _ = await terminal.tieout("budget", "odometer")
+    assert out.endswith("  all    1.60 USD\n")
+    (tmp_path / "none.db").write_text("no database")
+    code, _, err = await terminal.tieout("budget", "import-sqlite", str(tmp_path / "none.db"))
+    assert (code, "cannot be read as SQLite" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
