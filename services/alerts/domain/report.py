@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from services.alerts.domain.checks import CheckFigures, Verdicts, check_of
+from services.alerts.domain.checks import CheckFigures, Verdicts, check_of, merged
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, SideState, SideTotal, state_at
 from services.alerts.domain.period import AnyPeriod
 from shared.contracts.discrepancy import SEVERITIES, Key
@@ -158,7 +158,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reports: dict[str, RuleReport]
     not_reconciled: list[NotReconciled]
     checks: list[CheckFigures] = []
-    """One per rule: whether it held in the period. Those that could not be computed are in no other figure."""
+    """Whether the rules held in the period. Those that could not be computed are in no other figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ def _checks(
     verdicts = {one.rule: one for one in reading.verdicts}
     kinds = {rule.name: rule.kind for rule in rules}
     names = sorted({*kinds, *verdicts, *faults}, key=rule_order)
-    return [
+    return merged(
         check_of(
             name,
             kinds.get(name),
@@ -254,10 +254,11 @@ def _checks(
             discrepant=reports[name].items.discrepant if name in reports else 0,
             differences=_differences(reports.get(name)),
             still_open=_still_open(reports.get(name)),
-            fault=faults.get(name) or _unexplained(reports.get(name)),
+            fault=faults.get(name),
+            unexplained=_unexplained(reports.get(name)),
         )
         for name in names
-    ]
+    )
 
 
 def _differences(figures: RuleReport | None) -> dict[str, Decimal]:

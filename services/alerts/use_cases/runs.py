@@ -238,7 +238,7 @@ def compute(run: Run, rules: Sequence[RuleSides], reading: Reading) -> Outcome:
     cut_at = NOT_CUT_YET if run.cut_at is None or run.cut_at <= run.period.end else run.cut_at
     reading = replace(reading, cut_at=cut_at)
     report = make_report(run.org, run.period, rules, reading)
-    faults = [f"{one.check_type}: {one.error}" for one in report.checks if one.rule not in report.reports and one.error]
+    faults = [f"{one.check_type}: {one.error}" for one in report.checks if one.unreadable]
     return Outcome(
         status="failed" if faults else _STATUS[report.verdict],
         provisional=report.verdict == "provisional",

@@ -68,7 +68,7 @@ def happen() -> None:
     """Runs as a bad hour has them: a tenth and more of the checks fails, a run fails, something critical is open."""
     checks = [
         CheckFigures(
-            check_type="deposits", rule="stack.deposits", outcome="passed" if n else "failed", passed=bool(n), readings=0,
+            check_type="deposits", rules=["stack.deposits"], outcome="passed" if n else "failed", passed=bool(n), readings=0,
             failed=0, errors=0, items=1, discrepant=0, discrepancy={}, error=None,
         )
         for n in range(4)

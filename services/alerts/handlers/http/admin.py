@@ -31,10 +31,10 @@ PackFilter = Annotated[str | None, Query(max_length=64, description="Only of thi
 
 
 class CheckBody(BaseModel):
-    """Whether one rule held in the run's period."""
+    """Whether the rules of one check held in the run's period."""
 
-    check_type: str = Field(description="The rule's name without its pack.")
-    rule: str
+    check_type: str = Field(description="The second word of its rules' names.")
+    rules: list[str]
     outcome: Literal["passed", "failed", "error"]
     passed: bool
     readings: int = Field(description="Accounts or transactions that a verdict was published on.")
@@ -44,6 +44,7 @@ class CheckBody(BaseModel):
     discrepant: int
     discrepancy: dict[str, str] = Field(description="Per currency, exact; never added across currencies.")
     error: str | None
+    unreadable: bool
 
 
 class ReportLine(BaseModel):

@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from services.alerts.domain.checks import CheckFigures, Verdicts, check_of, check_type_of
+from services.alerts.domain.checks import CheckFigures, Verdicts, check_of, check_type_of, merged
+from shared.packs.stack import rules_of_checks
 
 RULE = "stack.circle_balance"
 
@@ -15,12 +16,44 @@ def check(kind: str | None = "balance", verdicts: Verdicts | None = None, **give
     return check_of(RULE, kind, verdicts, **values)
 
 
-def test_a_check_is_named_after_its_rule_without_the_pack() -> None:
+def test_a_check_is_named_by_the_second_word_of_its_rules() -> None:
     assert (check_type_of(RULE), check_type_of("bots.fees.counter"), check_type_of("alone")) == (
         "circle_balance",
-        "fees.counter",
+        "fees",
         "alone",
     )
+
+
+@pytest.mark.parametrize("rule", [rule for rules in rules_of_checks().values() for rule in rules])
+def test_the_stack_packs_own_list_says_the_same(rule: str) -> None:
+    assert rule in rules_of_checks()[check_type_of(rule)]
+
+
+def test_a_check_of_several_rules_passes_when_all_of_them_do_and_counts_the_same_money_once() -> None:
+    total = check(verdicts=Verdicts(RULE, passed=1))
+    users = check_of(
+        f"{RULE}.users", "balance", Verdicts(f"{RULE}.users", passed=3, failed=2, differences={"USDC": Decimal(9)}),
+        items=0, discrepant=0, differences={}, still_open=0, fault=None,
+    )  # fmt: skip
+
+    [one] = merged([total, users])
+
+    assert (one.check_type, one.outcome, one.readings, one.failed) == ("circle_balance", "failed", 6, 2)
+    assert one.rules == [RULE, f"{RULE}.users"]
+    drift = check(verdicts=Verdicts(RULE, failed=1, differences={"USDC": Decimal(10)}))
+    assert merged([drift, users])[0].discrepancy == {"USDC": "10.000000"}
+    blind = check(verdicts=Verdicts(RULE, errors=1, why="empty read"))
+    assert merged([blind, users])[0].error == f"{RULE}: 1 reading could not be judged: empty read"
+
+
+def test_a_further_rule_that_nobody_ever_fed_does_not_fail_its_check() -> None:
+    """What users hold, or what the ledger states itself, may not be posted; once it was, it has to be."""
+    never = {"items": 0, "discrepant": 0, "differences": {}, "still_open": 0, "fault": None}
+    before = datetime(2026, 11, 20, tzinfo=UTC)
+
+    assert check_of(f"{RULE}.users", "balance", None, **never).outcome == "passed"
+    stopped = check_of(f"{RULE}.users", "balance", Verdicts(f"{RULE}.users", last_before=before), **never)
+    assert stopped.outcome == "error"
 
 
 def test_verdicts_that_passed_pass_and_one_that_failed_fails_with_its_amount() -> None:

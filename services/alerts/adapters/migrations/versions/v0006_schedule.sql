@@ -40,15 +40,15 @@ CREATE VIEW reconciliation_reports WITH (security_invoker = true) AS
            report_json AS report, duration_ms, error, created_at, updated_at, completed_at
     FROM runs;
 CREATE VIEW reconciliation_checks WITH (security_invoker = true) AS
-    SELECT md5(r.id::text || '/' || (c ->> 'rule'))::uuid AS id, r.id AS report_id, r.org, r.pack, r.run_type,
+    SELECT md5(r.id::text || '/' || (c ->> 'check_type'))::uuid AS id, r.id AS report_id, r.org, r.pack, r.run_type,
            c ->> 'check_type' AS check_type, (c ->> 'passed')::boolean AS passed, c ->> 'outcome' AS outcome,
-           c ->> 'rule' AS rule, (c ->> 'readings')::integer AS readings, (c ->> 'failed')::integer AS failed,
+           c -> 'rules' AS rules, (c ->> 'readings')::integer AS readings, (c ->> 'failed')::integer AS failed,
            (c ->> 'errors')::integer AS errors, (c ->> 'items')::integer AS items,
            (c ->> 'discrepant')::integer AS discrepant, c -> 'discrepancy' AS discrepancy, c ->> 'error' AS error,
            r.created_at
     FROM runs r CROSS JOIN LATERAL json_array_elements(r.summary -> 'checks') AS c;
 CREATE VIEW reconciliation_exceptions WITH (security_invoker = true) AS
-    SELECT d.id, d.org, d.pack, substring(d.rule FROM position('.' IN d.rule) + 1) AS check_type, d.rule, d.type,
+    SELECT d.id, d.org, d.pack, split_part(d.rule, '.', 2) AS check_type, d.rule, d.type,
            d.severity, d.status, d.account, d.key, d.currency, d.expected, d.actual, d.difference,
            d.explanation AS description, d.raised_at AS created_at,
            CASE WHEN d.status = 'resolved' THEN COALESCE(d.resolved_at, d.status_at) END AS resolved_at,
