@@ -92,7 +92,8 @@ class Partition:
 
     @property
     def progress_waits(self) -> bool:
-        return self.core.log_time > self._told_time
+        """Log time has moved, and there is a place in the log to tell it with."""
+        return self.core.log_time > self._told_time and self.position + self.core.offset_base > 0
 
     @property
     def progress_due_s(self) -> float:
@@ -197,7 +198,7 @@ class Partition:
         return changes
 
     def _progress(self, now_s: float) -> Progress | None:
-        if not self.progress_waits or now_s < self.progress_due_s or self.position + self.core.offset_base == 0:
+        if not self.progress_waits or now_s < self.progress_due_s:
             return None
         self._told_time, self._told_at_s = self.core.log_time, now_s
         time = from_milliseconds(self.core.log_time)

@@ -96,6 +96,15 @@ def test_progress_is_told_when_log_time_moved_and_not_more_often_than_its_interv
     assert not one.progress_waits
 
 
+def test_no_progress_waits_before_the_first_place_in_the_log():
+    """A state may know log time before a record was read, after topics were migrated: nothing is due then."""
+    core = CountingCore(3)
+    core.log_time = START_MS
+    one = Partition(3, core, POLICY, 0)
+    assert not one.progress_waits
+    assert one.collect(10.0) is None
+
+
 def test_no_progress_while_log_time_is_unknown():
     one = partition()
     one.apply(records(1))
