@@ -23,6 +23,8 @@ from services.alerts.domain.period import day_period
 from services.alerts.use_cases.runs import UNFINISHED_MAX
 from shared.contracts.item import ItemDiscrepancy
 from shared.kafka.errors import KafkaAway
+from shared.packs.stack import rules_of_checks
+from shared.rules.load import load_rules
 from tests.integration.alerts.runs_desk import Desk, open_desk
 from tests.integration.alerts.stored_month import Month, item
 from tests.support import simulated_scheduler
@@ -329,3 +331,28 @@ async def test_hundreds_of_old_runs_that_wait_hide_no_young_one(desk: Desk) -> N
     due = await PostgresRuns(desk.database).unfinished(desk.now, UNFINISHED_MAX)
 
     assert [one.id for one in due] == [rows[-1]["id"]]
+
+
+async def test_the_stack_packs_rules_are_its_six_checks_also_where_nothing_was_stored(desk: Desk) -> None:
+    """Balances that nobody has read are no pass; where nothing moved nothing disagrees."""
+    start = datetime(2026, 11, 20, 9, tzinfo=UTC)
+    await desk.key("owner")
+    await _created(desk, start)
+    clock = Clock(start + HOUR)
+    pack = load_rules(ROOT / "shared" / "packs" / "stack" / "rules.yaml")
+
+    async def rules() -> dict[tuple[str, str], dict[str, str]]:
+        return {("acme", "stack"): {rule.name: rule.kind for rule in pack.rules}}
+
+    clock.in_force = rules  # type: ignore[method-assign]
+    scheduler = simulated(desk.database, clock)
+    await scheduler.round()
+    clock.now += timedelta(minutes=1)
+    await desk.store(Month(), clock.now + timedelta(seconds=2))
+    await scheduler.round()
+
+    [run] = await stored_runs(desk, "hourly")
+    found = {one["check_type"]: one["outcome"] for one in run.summary["checks"]}
+    assert set(found) == set(rules_of_checks())
+    assert {name for name, outcome in found.items() if outcome == "error"} == {"circle_balance", "alpaca_balance"}
+    assert {name for name, outcome in found.items() if outcome == "failed"} == set()
