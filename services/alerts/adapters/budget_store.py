@@ -241,10 +241,14 @@ async def _first_time(
     amount, occurred_at = (await connection.execute(known)).one()
     if (amount, occurred_at) != (usage.amount, usage.occurred_at):
         raise CallConflict(
-            f"id: usage {usage.id!r} of {budget} is known as {amount:f} at {occurred_at.isoformat()}; usage is never "
+            f"id: usage {usage.id!r} of {budget} is known as {amount:f}{_when(occurred_at)}; usage is never "
             "changed, reconcile the difference with its reason"
         )
     return False
+
+
+def _when(at: datetime | None) -> str:
+    return "" if at is None else f" at {at.isoformat()}"
 
 
 async def _tell(connection: AsyncConnection, org: str, events: Sequence[budget_events.Event]) -> None:

@@ -649,7 +649,7 @@ budget_usage = Table(
     Column("budget", Text, primary_key=True),
     Column("id", Text, primary_key=True, comment="of the tracker: the same twice is one usage"),
     Column("amount", Numeric, nullable=False),
-    Column("occurred_at", _Time, nullable=False),
+    Column("occurred_at", _Time),
     Column("tracked_at", _Time, nullable=False),
     Column(
         "since", BigInteger, nullable=False, comment="the budget's last reconciliation when it was tracked; 0: none"

@@ -14,6 +14,7 @@ FLOAT_DIGITS_MAX = 15
 EXPONENT_MAX = 40
 """Beyond the digits of any amount; writing such a number out could fill the memory."""
 
+
 class NotExact(ValueError):
     """A number that is none, or that cannot be taken by its text."""
 

@@ -36,7 +36,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     amount: Decimal
-    occurred_at: datetime
+    occurred_at: datetime | None = None
+    """As the tracker says; None: it does not say."""
 
 
 class Odometer(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,6 +91,12 @@ async def test_from_an_empty_database_to_a_triaged_discrepancy(
         async with asyncio.timeout(READY_S):
             while not await asyncio.to_thread(is_ready, port):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.2)
+        code, out, _ = await terminal.tieout(
+            "budget", "create", "claude", "--provider", "anthropic", "--total", "24.96"
+        )
+        assert (code, out.startswith("claude (anthropic): 24.96 USD remain of 24.96 USD")) == (0, True)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}/mcp", b"{}", 5)
         await check_triage(terminal)
     finally:
         service.send_signal(signal.SIGTERM)

@@ -196,11 +196,7 @@ def _keeping(routes: APIRouter, budgets: Budgets) -> None:
     @routes.post("/usage", responses=errors, openapi_extra=_described(UsageRequest))
     async def track(caller: Tracker, body: Annotated[UsageRequest, Depends(_Checked(UsageRequest))]) -> Response:
         """Add usage that was tracked; what is known already is counted once."""
-        usages = [
-            # An id without a time is one usage however often it is sent: its time says nothing then.
-            Usage(id=row.id, amount=row.amount, occurred_at=row.occurred_at or datetime(1970, 1, 1, tzinfo=UTC))
-            for row in body.usage
-        ]
+        usages = [Usage(id=row.id, amount=row.amount, occurred_at=row.occurred_at) for row in body.usage]
         try:
             status, new = await budgets.track(caller.org, usages, body.budget)
         except (BudgetRefused, BudgetUnknown) as error:

@@ -73,7 +73,7 @@ CREATE TABLE budget_usage (
     budget TEXT NOT NULL,
     id TEXT NOT NULL,
     amount NUMERIC NOT NULL,
-    occurred_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    occurred_at TIMESTAMP WITH TIME ZONE,
     tracked_at TIMESTAMP WITH TIME ZONE NOT NULL,
     since BIGINT NOT NULL,
     CONSTRAINT budget_usage_pkey PRIMARY KEY (org, budget, id),
