@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def ingest(
     role: Annotated[
         Literal["all", "http", "normaliser", "poller"] | None,
-        typer.Option(help="Take requests, normalise the inbox, poll providers, or all. Default: TIEOUT_INGEST_ROLE, else all."),
+        typer.Option(
+            help="Take requests, normalise the inbox, poll providers, or all. Default: TIEOUT_INGEST_ROLE, else all."
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: TIEOUT_HTTP_HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. Default: TIEOUT_HTTP_PORT.")] = None,
