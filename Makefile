@@ -26,8 +26,13 @@ demo: install    ## embedded Kafka and PostgreSQL, all services, a live stream; 
 up: install      ## all services on this machine, until Ctrl-C
 	@$(BIN)/tieout up
 
-test: install    ## every test, on a real Kafka and a real PostgreSQL
+test: install    ## every test, on a real Kafka and a real PostgreSQL; TESTS="…" chooses
+ifeq ($(strip $(TESTS)),)
+	@first=0; $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration || first=$$?; \
+		$(BIN)/python -m pytest tests/e2e && exit $$first
+else
 	@$(BIN)/python -m pytest $(TESTS)
+endif
 
 check: install   ## formatting, lint, types, import contracts, generated documents
 	@$(BIN)/ruff format --check services shared tieout tests
