@@ -17,7 +17,8 @@ async def test_without_topics_the_process_ends_and_names_them(kafka_settings: Ka
     settings = AlertsSettings(database_url=database_url, http_port=0)
     with pytest.raises(BaseExceptionGroup) as raised:
         await serve(settings, kafka_settings)
-    found, _ = raised.value.split(UsageError)
-    assert found is not None
-    assert f"{kafka_settings.topic_prefix}matches" in str(found.exceptions[0])
-    assert "tieout topics apply" in str(found.exceptions[0])
+    found: BaseException | None = raised.value.subgroup(UsageError)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert f"{kafka_settings.topic_prefix}matches" in str(found)
+    assert "tieout topics apply" in str(found)
