@@ -44,10 +44,6 @@ async def all_records(kafka: KafkaSettings, topic: str) -> list[Any]:
         await reader.stop()
 
 
-class StandsStillError(AssertionError):
-    """Log time does not move on."""
-
-
 async def results_past(
     kafka: KafkaSettings, topic: str, read: type[T], until: datetime, timeout_s: float
 ) -> list[tuple[int, T]]:
@@ -71,7 +67,7 @@ async def results_past(
                             else:
                                 results.append((record.partition, decode(record.value)))
         except TimeoutError:
-            raise StandsStillError(
+            raise AssertionError(
                 f"{topic}: log time reached {reached} and not {until} within {timeout_s:g} s"
             ) from None
         return results

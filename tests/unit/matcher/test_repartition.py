@@ -10,7 +10,7 @@ from services.matcher.domain.core import Core
 from services.matcher.domain.repartition import StillDeriving, repartition
 from services.matcher.use_cases.partition import Partition, Policy
 from shared.contracts.discrepancy import Discrepancy
-from shared.contracts.leg import Leg, Withdraw
+from shared.contracts.leg import Leg, Tick, Withdraw
 from shared.kafka.partitioner import partition_of
 from shared.rules.compiled import rule_record
 from tests.support.cases import KINDS, has_placeholder, load_kind_cases, load_match_cases
@@ -102,3 +102,20 @@ def test_a_partition_that_was_laid_out_tells_its_progress_before_its_first_leg()
     assert batch.progress is not None
     assert (batch.next_offset, batch.base, batch.progress.log.offset) == (0, BASE, BASE - 1)
     assert not partition.progress_waits
+
+
+def test_log_time_goes_on_where_the_old_partitions_had_heard_of_different_ones() -> None:
+    """One was behind on this inbox partition, one on that: together they know more than log time says."""
+    old = [Core(0), Core(1)]
+    for core, first, second in ((old[0], 10_000, 5_000), (old[1], 4_000, 9_000)):
+        core.apply(b"", Tick(0, 2, first), 0)
+        core.apply(b"", Tick(1, 2, second), 1)
+    made = repartition([dict(core.snapshot()) for core in old], 1, 2, partition_of)
+    core = Core(0)
+    core.restore(made[0].items())
+    assert core.log_time == 5_000
+
+    core.apply(b"", Tick(0, 2, 11_000), 0)
+    core.apply(b"", Tick(1, 2, 12_000), 1)
+
+    assert core.log_time == 11_000
