@@ -18,6 +18,7 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "ingest": ("--extra", "ingest"),
     "matcher": ("--extra", "matcher"),
     "alerts": ("--extra", "alerts", "--extra", "mcp"),
+    "bots": ("--extra", "bots"),
 }
 
 
