@@ -11,23 +11,29 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal, TypeVar
-
-import msgspec
 
 from services.alerts.domain.checks import CheckFigures, Verdicts, check_of, merged
-from services.alerts.domain.history import DiscrepancyHistory, ItemState, SideState, SideTotal, state_at
+from services.alerts.domain.figures import (
+    AGEING_CLASSES,
+    Counts,
+    MatchedPercent,
+    Mismatch,
+    NotReconciled,
+    OpenItems,
+    PeriodSpan,
+    PriorChange,
+    Report,
+    RuleReport,
+    TopDiscrepancy,
+    Verdict,
+)
+from services.alerts.domain.gap import add_to, causes_of, gap_of, value_of
+from services.alerts.domain.history import DiscrepancyHistory, ItemState, SideTotal, state_at
 from services.alerts.domain.period import AnyPeriod
-from shared.contracts.discrepancy import SEVERITIES, Key
-from shared.contracts.item import ItemStatus, Total
+from shared.contracts.discrepancy import SEVERITIES
+from shared.contracts.item import Total
 from shared.money import EXACT, NO_CURRENCY, exact_sum, format_amount, format_number
 
-_Place = TypeVar("_Place", str, tuple[str, str])
-
-Verdict = Literal["complete", "provisional", "incomplete"]
-
-AGEING_CLASSES: tuple[tuple[str, int | None], ...] = (("0-1", 1), ("2-7", 7), ("8-30", 30), ("30+", None))
-"""Names of the classes, and the greatest age in whole days of 24 h that still belongs to each."""
 NOT_CUT_YET = datetime.max.replace(tzinfo=UTC)
 """`cut_at` of a run whose matcher has not been asked yet for what is pending: no progress is past it."""
 TOP_OPEN_MAX = 10
@@ -36,129 +42,6 @@ TOP_OPEN_MAX = 10
 _FIRST_RULES = ("payments", "refunds")
 _ZERO = Decimal(0)
 _PERCENT_PLACES = 2
-_REST_TYPES = ("StatusMismatch", "CurrencyMismatch")
-_DUPLICATE = "DuplicateChargeSuspected"
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Items of the period by status."""
-
-    total: int
-    matched: int
-    discrepant: int
-    pending: int
-
-
-class MatchedPercent(msgspec.Struct, frozen=True, kw_only=True):
-    """Matched items of all items; null where there is nothing to divide by."""
-
-    count: str | None
-    value: dict[str, str | None]
-
-
-class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Discrepancies of one type; `amount` is the sum of |difference|, null for types that have none."""
-
-    count: int
-    amount: str | None
-
-
-class OpenItems(msgspec.Struct, frozen=True, kw_only=True):
-    """Discrepancies of one type over the period: opening + new - cleared = closing."""
-
-    opening: int
-    new: int
-    cleared: int
-    closing: int
-    ageing: dict[str, int]
-    """Of the closing ones, by whole days from the first raise to the period's end."""
-
-
-class PriorChange(msgspec.Struct, frozen=True, kw_only=True):
-    """An item of a period whose run is complete, changed since: the old run is not rewritten."""
-
-    key: Key
-    was: ItemStatus | None
-    """None: it did not stand in that period."""
-    now: ItemStatus | None
-    """None: it no longer stands in that period."""
-    gap_change: dict[str, str]
-    item_id: str
-    period: str
-
-
-class TopDiscrepancy(msgspec.Struct, frozen=True, kw_only=True):
-    """A discrepancy that was open at the period's end."""
-
-    id: str
-    type: str
-    severity: str
-    status: str
-    key: Key
-    currency: str
-    difference: str | None
-    raised_at: datetime
-    resolved_since: datetime | None
-    """When the engine resolved it after the period's end, as known when the run was made."""
-    explanation: str
-
-
-class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of one rule."""
-
-    verdict: Verdict
-    items: Counts
-    matched_percent: MatchedPercent
-    totals: dict[str, dict[str, Total]]
-    """Live records per side and currency."""
-    gaps: dict[str, dict[str, str]]
-    """Per currency and cause; they add up to last side - first side, but for the residual."""
-    residual: dict[str, str]
-    """What no cause explains, per currency: zero, or the verdict is `incomplete`."""
-    mismatch: dict[str, dict[str, Mismatch]]
-    """Raised on items of the period, per type and currency."""
-    open: dict[str, dict[str, OpenItems]]
-    """Over all items of the rule, per currency and type."""
-    open_amounts: dict[str, dict[str, str]]
-    """Sum of |difference| of the closing ones, per currency and type that has differences."""
-    prior_period: list[PriorChange]
-    top_open: list[TopDiscrepancy]
-
-
-class PeriodSpan(msgspec.Struct, frozen=True, kw_only=True):
-    """The days of the run, and the instants they begin and end."""
-
-    name: str
-    start: str
-    end: str
-    zone: str
-    start_at: datetime
-    end_at: datetime
-
-
-class NotReconciled(msgspec.Struct, frozen=True, kw_only=True):
-    """Events that no rule selects: money that nobody compares."""
-
-    source: str
-    type: str
-    count: int
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The report of one run, as stored and served."""
-
-    version: int = 1
-    org: str
-    period: PeriodSpan
-    at: datetime
-    """Log time at which every figure stands."""
-    progress: datetime | None
-    """Least log time that was stored when the run was made."""
-    verdict: Verdict
-    reports: dict[str, RuleReport]
-    not_reconciled: list[NotReconciled]
-    checks: list[CheckFigures] = []
-    """Whether the rules held in the period. Those that could not be computed are in no other figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +149,7 @@ def _differences(figures: RuleReport | None) -> dict[str, Decimal]:
     for by_currency in (figures.mismatch if figures else {}).values():
         for currency, one in by_currency.items():
             if one.amount is not None:
-                _add(sums, currency, Decimal(one.amount))
+                add_to(sums, currency, Decimal(one.amount))
     return sums
 
 
@@ -296,94 +179,6 @@ def told_until(earlier: Sequence[PriorRun]) -> dict[AnyPeriod, datetime]:
     }
 
 
-def gap_of(item: ItemState) -> dict[str, Decimal]:
-    """Return last side's - first side's live amount per currency, zero ones included."""
-    first, last = _amounts(item.first), _amounts(item.last)
-    currencies = dict.fromkeys([*first, *last])
-    return {c: EXACT.subtract(last.get(c, _ZERO), first.get(c, _ZERO)) for c in currencies}
-
-
-def causes_of(item: ItemState) -> dict[tuple[str, str], Decimal]:
-    """Return where the item's gap comes from, per (currency, cause); the cause `residual` is what nothing explains."""
-    causes: dict[tuple[str, str], Decimal] = {}
-    explained: dict[str, Decimal] = {}
-    for one in item.raised:
-        if one.difference is not None and _bears_on_gap(one.side, item):
-            currency = one.currency or NO_CURRENCY
-            _add(causes, (currency, one.type), one.difference)
-            _add(explained, currency, one.difference)
-    gap = gap_of(item)
-    for currency in dict.fromkeys([*gap, *explained]):
-        rest = EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
-        for cause, amount in _causes_of_rest(item, rest, _adjusted(item, currency)):
-            _add(causes, (currency, cause), amount)
-    return {place: amount for place, amount in causes.items() if amount}
-
-
-def value_of(item: ItemState) -> dict[str, Decimal]:
-    """Return what the item is worth per currency: its first side's live amounts, else its last side's."""
-    return _amounts(item.first) or _amounts(item.last)
-
-
-def _bears_on_gap(side: str | None, item: ItemState) -> bool:
-    """A gap is between the first and the last side: what is said about a side between them is no part of it."""
-    names = list(item.sides)
-    return side is None or side not in names[1:-1]
-
-
-def _adjusted(item: ItemState, currency: str) -> Decimal:
-    """Return what adjustment entries contribute to the gap: they count in comparisons, and not in live amounts."""
-    first = item.first.adjusted.get(currency, _ZERO) if item.first else _ZERO
-    last = item.last.adjusted.get(currency, _ZERO) if item.last else _ZERO
-    return EXACT.subtract(first, last)
-
-
-def _causes_of_rest(item: ItemState, rest: Decimal, adjusted: Decimal) -> list[tuple[str, Decimal]]:
-    """Return the causes of what no difference explains.
-
-    Entries that were set against something that is gone by now (an extra record, another currency) explain nothing.
-    """
-    if not rest:
-        return []
-    if rest == adjusted:
-        return [("adjusted", rest)]
-    cause = _cause_of_rest(item)
-    left = EXACT.subtract(rest, adjusted)
-    if cause in {*_REST_TYPES, "pending"} or not adjusted:
-        return [(cause, rest)]
-    if abs(left) < abs(rest):
-        return [("adjusted", adjusted), (cause, left)]
-    return [("adjusted" if cause == "within_tolerance" else cause, rest)]
-
-
-def _cause_of_rest(item: ItemState) -> str:
-    types = {one.type for one in item.raised}
-    for type_ in _REST_TYPES:
-        if type_ in types:
-            return type_
-    match item.status:
-        case "pending":
-            return "pending"
-        case "matched":
-            return "within_tolerance"
-        case "discrepant":
-            return _cause_beside(types, item)
-
-
-def _cause_beside(types: set[str], item: ItemState) -> str:
-    """What a gap may hold beside the differences that are raised on the item; without any it is unexplained."""
-    if types == {_DUPLICATE}:
-        # The extra record is raised at once; the compared pair may still wait for its other side, or agree.
-        return "within_tolerance" if item.first and item.last else "pending"
-    if types and len(item.sides) > 2:
-        # Where the first side is missing, the others are compared with each other: their differences overlap.
-        return "other_sides"
-    if types and any(total.count > 1 for side in (item.first, item.last) if side for total in side.totals.values()):
-        # A rule may leave duplicates of a side unsuspected; they are in its total all the same.
-        return "extra_records"
-    return "residual"
-
-
 class _Money:
     """Counts and exact sums per key."""
 
@@ -394,14 +189,14 @@ class _Money:
     def add(self, place: tuple[str, str], amount: Decimal | None, count: int = 1) -> None:
         self.counts[place] += count
         if amount is not None:
-            _add(self.amounts, place, amount)
+            add_to(self.amounts, place, amount)
 
 
 def _rule_report(rule: RuleSides, period: AnyPeriod, reading: Reading, closed: bool) -> RuleReport:
     items = []
     for revisions in reading.items:
         state = state_at(revisions, reading.at)
-        if state is not None and state.rule == rule.name and _stands_in(state, period):
+        if state is not None and state.rule == rule.name and stands_in(state, period):
             items.append(state)
     histories = [one.until(reading.at) for one in reading.discrepancies if one.rule == rule.name]
     statuses = Counter(item.status for item in items)
@@ -428,7 +223,8 @@ def _rule_report(rule: RuleSides, period: AnyPeriod, reading: Reading, closed: b
     )
 
 
-def _stands_in(state: ItemState, period: AnyPeriod) -> bool:
+def stands_in(state: ItemState, period: AnyPeriod) -> bool:
+    """Tell whether the item has a figure in the period."""
     return state.counts and period.start <= state.occurred_at < period.end
 
 
@@ -450,8 +246,8 @@ def _matched_percent(items: Sequence[ItemState]) -> MatchedPercent:
     matched: dict[str, Decimal] = {}
     for item in items:
         for currency, amount in value_of(item).items():
-            _add(values, currency, amount)
-            _add(matched, currency, amount if item.status == "matched" else _ZERO)
+            add_to(values, currency, amount)
+            add_to(matched, currency, amount if item.status == "matched" else _ZERO)
     count = sum(item.status == "matched" for item in items)
     return MatchedPercent(
         count=_percent(Decimal(count), Decimal(len(items))),
@@ -495,9 +291,9 @@ def _gaps(
     for item in items:
         for (currency, cause), amount in causes_of(item).items():
             if cause == "residual":
-                _add(residual, currency, amount)
+                add_to(residual, currency, amount)
             else:
-                _add(sums, (currency, cause), amount)
+                add_to(sums, (currency, cause), amount)
                 residual.setdefault(currency, _ZERO)
     gaps: dict[str, dict[str, str]] = {}
     for currency, cause in sorted(sums):
@@ -608,8 +404,8 @@ def _prior_period(rule: RuleSides, period: AnyPeriod, reading: Reading) -> list[
 
 
 def _change(was: ItemState | None, now: ItemState | None, period: AnyPeriod) -> PriorChange | None:
-    before = was if was is not None and _stands_in(was, period) else None
-    after = now if now is not None and _stands_in(now, period) else None
+    before = was if was is not None and stands_in(was, period) else None
+    after = now if now is not None and stands_in(now, period) else None
     state = after or before
     if state is None or _figures(before) == _figures(after):
         return None
@@ -631,11 +427,3 @@ def _figures(state: ItemState | None) -> object:
         return None
     totals: Mapping[str, Mapping[str, SideTotal]] = {n: s.totals if s else {} for n, s in state.sides.items()}
     return state.status, totals, causes_of(state)
-
-
-def _amounts(side: SideState | None) -> dict[str, Decimal]:
-    return {} if side is None else {c: total.amount for c, total in side.totals.items() if total.count}
-
-
-def _add(sums: dict[_Place, Decimal], place: _Place, amount: Decimal) -> None:
-    sums[place] = EXACT.add(sums.get(place, _ZERO), amount)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+from services.alerts.domain.figures import AGEING_CLASSES, OpenItems, Report, RuleReport, TopDiscrepancy
 from services.alerts.domain.period import local_day, zone_of
-from services.alerts.domain.report import AGEING_CLASSES, OpenItems, Report, RuleReport, TopDiscrepancy
 from shared.contracts.discrepancy import Key
 from shared.contracts.item import Total
 from shared.money import EXACT, exact_sum, format_amount

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 import msgspec
 
 from services.alerts.domain.checks import CheckFigures
+from services.alerts.domain.figures import Report
 from services.alerts.domain.period import PeriodRefused, Span, parse_period, yesterday
-from services.alerts.domain.report import NOT_CUT_YET, Reading, Report, RuleSides, is_closed, make_report
+from services.alerts.domain.report import NOT_CUT_YET, Reading, RuleSides, is_closed, make_report
 from services.alerts.domain.report_markdown import markdown_of
 from services.alerts.ports.directory import DirectoryStore
 from services.alerts.ports.runs import (

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from services.alerts.domain.gap import causes_of, gap_of
 from services.alerts.domain.history import item_state
-from services.alerts.domain.report import causes_of, gap_of
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.item import Item, totals_of
 from tests.support.offline import run_offline

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 import yaml
 
-from services.alerts.domain.report import PriorChange, make_report
+from services.alerts.domain.figures import PriorChange
+from services.alerts.domain.report import make_report
 from tests.unit.alerts.report.report_cases import REPORT_CASES, ReportCase, load_report_cases
 
 CASES = load_report_cases()

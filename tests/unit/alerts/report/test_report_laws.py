@@ -9,9 +9,11 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.alerts.domain.figures import Report
+from services.alerts.domain.gap import causes_of, gap_of
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, RaisedType, SideState, SideTotal
 from services.alerts.domain.period import Period
-from services.alerts.domain.report import Reading, Report, RuleSides, causes_of, gap_of, make_report
+from services.alerts.domain.report import Reading, RuleSides, make_report
 from tests.unit.alerts.report.scenarios import Scenario, histories, scenarios
 
 NOVEMBER = Period(date(2026, 11, 1), date(2026, 12, 1), "UTC")

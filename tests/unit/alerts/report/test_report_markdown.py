@@ -7,9 +7,10 @@ from decimal import Decimal
 
 import pytest
 
+from services.alerts.domain.figures import NotReconciled
 from services.alerts.domain.history import DiscrepancyHistory, ItemState, RaisedType, SideState, SideTotal
 from services.alerts.domain.period import Period, day_period
-from services.alerts.domain.report import NotReconciled, PriorRun, Reading, RuleSides, make_report
+from services.alerts.domain.report import PriorRun, Reading, RuleSides, make_report
 from services.alerts.domain.report_markdown import markdown_of
 
 NOVEMBER = Period(date(2026, 11, 1), date(2026, 12, 1), "Europe/Berlin")

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from services.alerts.domain.gap import causes_of, gap_of
 from services.alerts.domain.history import item_state
-from services.alerts.domain.report import causes_of, gap_of
 from shared.contracts.item import Item
 from tests.model.strategies import Scenario, scenarios
 from tests.support.cases import Case, load_match_cases, substitute
