@@ -27,7 +27,7 @@ from services.ingest.handlers.normaliser import CONDITION, NormaliserLoop, Parts
 from services.ingest.handlers.poller import Polled, Pollers
 from services.ingest.handlers.rederiver import Rederiver
 from services.ingest.settings import IngestSettings, Role
-from shared.contracts.directory import decode_entry
+from shared.contracts.directory import PollEntry, decode_entry
 from shared.contracts.rule_set import RuleSetRecord, decode_rule_derived, decode_rule_set, read_key
 from shared.errors import DependencyAway, UsageError
 from shared.kafka.client import wait_for_kafka
@@ -98,6 +98,19 @@ def _directory_taker(directory: Directory) -> Callable[[bytes, bytes | None, int
                 directory.put(decode_entry(value))
         except msgspec.MsgspecError as error:
             log.error("a directory entry cannot be read", offset=offset, reason=str(error))  # noqa: TRY400 - as above
+
+    return take
+
+
+def _wish_taker(pollers: Pollers) -> Callable[[bytes, bytes | None, int], None]:
+    def take(_: bytes, value: bytes | None, offset: int) -> None:
+        try:
+            entry = decode_entry(value) if value else None
+        except msgspec.MsgspecError as error:
+            log.error("a directory entry cannot be read", offset=offset, reason=str(error))  # noqa: TRY400 - the reason says it all
+            return
+        if isinstance(entry, PollEntry):
+            pollers.wish(entry.org, entry.source, entry.at)
 
     return take
 
@@ -255,9 +268,15 @@ class _Process:
             topics = Topics(self._kafka.topic_prefix)
             group = f"{self._settings.ingest_group}.pollers"
             turn = KafkaTurn(self._kafka, topics.rules, group, self._settings.session_timeout_ms)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(turn.run())
-                tasks.create_task(Pollers(sources, self._inbox, turn.wait).run())
+            pollers = Pollers(sources, self._inbox, turn.wait)
+            wishes = FollowedTopic(self._kafka, topics.directory, _wish_taker(pollers), lambda: None)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(turn.run())
+                    tasks.create_task(pollers.run())
+                    tasks.create_task(wishes.follow())
+            finally:
+                await _quietly(wishes.close())
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; open ones end; the normaliser ends its round and commits; then the connections go."""

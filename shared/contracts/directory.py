@@ -1,7 +1,8 @@
 """Topic `directory` (compacted): orgs, sources and API keys, as alerts publishes them from PostgreSQL. JSON.
 
 Kafka key: JSON array [org, kind, id]. A null value (tombstone) or `revoked: true` withdraws the entry. Signing secrets
-are never here: ingest has them from files or environment per (org, source).
+are never here: ingest has them from files or environment per (org, source). Wishes to poll a source stand here too, because
+whoever polls follows this topic: of each source the last one.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,18 @@ class KeyEntry(msgspec.Struct, tag="key", frozen=True, kw_only=True):
     revoked: bool = False
 
 
-DirectoryEntry = OrgEntry | SourceEntry | KeyEntry
+class PollEntry(msgspec.Struct, tag="poll", frozen=True, kw_only=True):
+    """A wish that a source's provider be asked now, and not only at its interval."""
+
+    org: str
+    source: str
+    id: str
+    """Of the wish; for logs."""
+    at: datetime
+    """When it was made: an old one is left alone."""
+
+
+DirectoryEntry = OrgEntry | SourceEntry | KeyEntry | PollEntry
 
 _decode: Callable[[bytes], DirectoryEntry] = msgspec.json.Decoder(DirectoryEntry).decode
 _encode = msgspec.json.Encoder().encode
@@ -59,6 +71,8 @@ def directory_key(entry: DirectoryEntry) -> bytes:
             return _encode([org, "source", source])
         case KeyEntry(org=org, id=id_):
             return _encode([org, "key", id_])
+        case PollEntry(org=org, source=source):
+            return _encode([org, "poll", source])
 
 
 def encode_entry(entry: DirectoryEntry) -> bytes:

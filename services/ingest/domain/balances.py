@@ -35,6 +35,8 @@ TOTAL, USER = "balance.total", "balance.user"
 CREATED_MARGIN = timedelta(minutes=1)
 """How far the provider's clock may be from ours when it dates a new account."""
 NAMES_SHOWN_MAX = 5
+FAILURE_LENGTH_MAX = 250
+"""Characters of a failure that stand in its event."""
 
 
 class ReadFailed(Exception):
@@ -184,6 +186,24 @@ def _event(
         amount=format_amount(exact_sum(one.amount for one in held), currency),
         currency=currency,
         attrs={"accounts": str(accounts)},
+    )
+
+
+def failed_reading(
+    failed: PollResult, detail: str, at: datetime, *, source: str, account: str, currency: str
+) -> PostedEvent:
+    """Return the event that says that a source could not be read: no balance, but a verdict that no run passes over."""
+    stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    record = f"failed:{account}:{currency}"[: TEXT_LENGTH_MAX - len(stamp) - 1]
+    return PostedEvent(
+        source=source,
+        type=TOTAL,
+        id=f"{record}:{stamp}",
+        record=record,
+        occurred_at=at.astimezone(UTC),
+        account=account,
+        currency=currency,
+        attrs={"read_failed": f"{failed}: {detail}"[:FAILURE_LENGTH_MAX]},
     )
 
 

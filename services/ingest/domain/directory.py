@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import msgspec
 
-from shared.contracts.directory import DirectoryEntry, KeyEntry, OrgEntry, SourceEntry
+from shared.contracts.directory import DirectoryEntry, KeyEntry, OrgEntry, PollEntry, SourceEntry
 
 KEY_LENGTH_MAX = 512
 """Characters of an API key; longer ones are no keys and not worth a hash."""
@@ -39,6 +39,8 @@ class Directory:
                 self._sources[org, source] = entry
             case KeyEntry(id=id_):
                 self._keys[id_] = entry
+            case PollEntry():
+                """Of no interest here: pollers take it."""
 
     def remove(self, key: bytes) -> None:
         """Forget the entry of a Kafka key.
@@ -52,8 +54,10 @@ class Directory:
                 self._orgs.pop(org, None)
             case "source":
                 self._sources.pop((org, name), None)
-            case _:
+            case "key":
                 self._keys.pop(name, None)
+            case _:
+                """A wish to poll, or a kind that a newer build knows."""
 
     def source(self, org: str, source: str) -> SourceEntry | None:
         """Return the source, None where the org or the source is unknown."""

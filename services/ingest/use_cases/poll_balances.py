@@ -1,11 +1,11 @@
 """One look at a provider: read everything, and publish only what is whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
-from services.ingest.domain.balances import PollResult, ReadFailed, readings
+from services.ingest.domain.balances import PollResult, ReadFailed, failed_reading, readings
 from services.ingest.domain.rows import Row, check
 from services.ingest.ports import Appended, BalanceSource, Inbox, InboxAway
 from shared.contracts.event import EventRefused, PostedEvent
@@ -39,6 +39,8 @@ class Poll(msgspec.Struct, frozen=True):
     provider: str
     total_account: str
     users: bool
+    currencies: tuple[str, ...] = ()
+    """In which a failed read is told."""
 
 
 async def read(poll: Poll, reader: BalanceSource) -> tuple[PollReport, list[PostedEvent]]:
@@ -67,6 +69,28 @@ async def poll_balances(poll: Poll, reader: BalanceSource, inbox: Inbox, now: da
     report, events = await read(poll, reader)
     if not events:
         return report
+    return await _publish(poll, report, events, inbox, now)
+
+
+async def publish_failure(poll: Poll, report: PollReport, inbox: Inbox, now: datetime) -> PollReport:
+    """Publish that a source could not be read, so that its check is in error in every run until it can be again."""
+    events = [
+        failed_reading(
+            report.result,
+            report.detail or "no detail",
+            now,
+            source=poll.source,
+            account=poll.total_account,
+            currency=currency,
+        )
+        for currency in poll.currencies
+    ]
+    return await _publish(poll, report, events, inbox, now)
+
+
+async def _publish(
+    poll: Poll, report: PollReport, events: Sequence[PostedEvent], inbox: Inbox, now: datetime
+) -> PollReport:
     try:
         rows = [check(Row(msgspec.json.encode(event)), org=poll.org, received_at=now) for event in events]
     except EventRefused as refusal:

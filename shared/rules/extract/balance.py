@@ -23,6 +23,9 @@ ERROR = "error"
 """In the `values` of a reading's leg: why it is a dead letter; the matcher publishes it as a verdict."""
 ACCOUNTS_READ = "accounts"
 """In a reading's attrs: how many accounts the read returned; none means that it says nothing, least of all zero."""
+READ_FAILED = "read_failed"
+"""In a reading's attrs: why its source could not be read. Nothing to send again, so no dead letter; a verdict all the same."""
+READ_FAILED_LENGTH_MAX = 300
 ONE = "1"
 """What a movement counts where movements are counted."""
 
@@ -134,6 +137,10 @@ class ReadingTaker(_Taker):
     def take(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> None:
         """Add the leg of a reading. One that says nothing is a dead letter, and the matcher is told why."""
         account = self._account(event)
+        failed = event.attrs.get(READ_FAILED)
+        if failed:
+            self._take_failure(event, place, account, failed, legs)
+            return
         reason = self._unusable(event)
         if reason is not None and account is not None and not self._is_watched(account):
             return
@@ -149,6 +156,14 @@ class ReadingTaker(_Taker):
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:  # noqa: ARG002 - protocol
         """An adjustment is booked among the movements."""
         return False
+
+    def _take_failure(
+        self, event: Event, place: Place, account: tuple[str, ...] | None, failed: str, legs: list[KeyedLeg]
+    ) -> None:
+        if account is None or not self._is_watched(account):
+            return
+        values = {ERROR: f"could not be read: {failed}"[:READ_FAILED_LENGTH_MAX]}
+        legs.append(KeyedLeg(self._group(account), self._leg(READING, event, place, None, values=values)))
 
     def _unusable(self, event: Event) -> Reason | None:
         if event.attrs.get(ACCOUNTS_READ) == "0":

@@ -12,7 +12,7 @@ from services.ingest.domain.balances import (
     check_listings,
     counted,
 )
-from services.ingest.domain.providers.alpaca import NEVER_OPENED, Account, Options, holding, read_accounts
+from services.ingest.domain.providers.alpaca import Account, Options, holding, read_accounts
 
 ACCOUNTS = "/v1/accounts"
 PAGES_MAX = 10_000
@@ -32,12 +32,12 @@ class AlpacaBalances:
         """See `ports.BalanceSource`."""
         began_at = datetime.now(UTC)
         listed = await self._accounts()
-        accounts = [one for one in listed if one.status not in NEVER_OPENED]
+        accounts = [one for one in listed if not one.never_opened]
         check_count(len(accounts), self._accounts_min)
         held = await in_parallel(accounts, self._holding)
         again = await self._accounts()
         check_listings({one.id: one.created_at for one in listed}, {one.id: one.created_at for one in again}, began_at)
-        unopened = [f"account {one.status}" for one in listed if one.status in NEVER_OPENED]
+        unopened = [f"account {one.status}" for one in listed if one.never_opened]
         return Reading(began_at, len(accounts), held, counted(unopened))
 
     async def _holding(self, account: Account) -> Holding:

@@ -1,6 +1,6 @@
 """Circle Wallets: every wallet of the entity, and what each holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -54,12 +54,21 @@ class CircleBalances:
         def page(body: bytes) -> list[TokenBalance]:
             return read_balances(body, wallet.id)
 
-        return holdings(wallet, await self._pages(path, page, lambda balance: balance.key), self._options)
+        # Circle hides tokens that its console does not monitor. Where the genuine ones are named, all are asked for.
+        every = {"includeAll": "true"} if self._options.token_ids else {}
+        found = await self._pages(path, page, lambda balance: balance.key, every)
+        return holdings(wallet, found, self._options)
 
-    async def _pages(self, path: str, parse: Callable[[bytes], list[T]], name: Callable[[T], str]) -> list[T]:
+    async def _pages(
+        self,
+        path: str,
+        parse: Callable[[bytes], list[T]],
+        name: Callable[[T], str],
+        asked: Mapping[str, str] | None = None,
+    ) -> list[T]:
         """Read all pages. Of a `Link` header only the cursor is taken: its address may be anybody's."""
         found: dict[str, T] = {}
-        params = {"pageSize": str(PAGE_SIZE)}
+        params = {"pageSize": str(PAGE_SIZE), **(asked or {})}
         for _ in range(PAGES_MAX):
             answer = await self._http.get(path, params)
             items = parse(answer.body)

@@ -31,6 +31,8 @@ KEY_PREFIXES = {"live": "LIVE_API_KEY:", "sandbox": "TEST_API_KEY:"}
 """How Circle's keys begin."""
 TOTAL_ACCOUNTS = {"circle": "usdc_buffer", "alpaca": "alpaca_exposure"}
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+ALPACA_CURRENCIES = ("USD",)
+"""In which a failed read is told before a whole one has shown others: accounts are in dollars unless somebody opens others."""
 NAME_FIELDS = {"circle": circle.NAME_FIELDS, "alpaca": alpaca.NAME_FIELDS}
 
 _NOT_IN_VARIABLES = re.compile(r"[^A-Z0-9]")
@@ -156,7 +158,14 @@ def _configured(file: Path, org: str, source: str, given: Any, environment: Mapp
             for one in error.errors(include_url=False, include_input=False)
         )
         raise UsageError("\n".join(lines)) from None
-    poll = Poll(org, source, model.provider, model.total_account or TOTAL_ACCOUNTS[model.provider], model.users)
+    poll = Poll(
+        org,
+        source,
+        model.provider,
+        model.total_account or TOTAL_ACCOUNTS[model.provider],
+        model.users,
+        currencies=model.currencies if model.provider == "circle" else ALPACA_CURRENCIES,
+    )
     return Configured(poll, model, _key(place, org, source, model, environment))
 
 

@@ -19,9 +19,9 @@ NEVER_OPENED = frozenset(
         "APPROVAL_PENDING",
         "APPROVED",
         "INACTIVE",
+        "KYC_SUBMITTED",
         "ONBOARDING",
         "PAPER_ONLY",
-        "REAPPROVAL_PENDING",
         "REJECTED",
         "RESUBMITTED",
         "SIGNED_UP",
@@ -29,7 +29,8 @@ NEVER_OPENED = frozenset(
         "SUBMITTED",
     }
 )
-"""Statuses of accounts that cannot hold money yet. Every other one is read, closed and unknown ones too."""
+"""Statuses of accounts that cannot hold money yet. Every other one is read: closed, limited and unknown ones too, and those
+that wait to be approved again, because they held money before. `INACTIVE` is of one kind of trading only."""
 AS_OF_AGE_MAX = timedelta(days=7)
 """`balance_asof` is the last close: after a long weekend some days old, never a week."""
 
@@ -42,6 +43,12 @@ class Account(msgspec.Struct):
     created_at: datetime
     account_number: str | None = None
     currency: str | None = None
+    crypto_status: str | None = None
+
+    @property
+    def never_opened(self) -> bool:
+        """Tell whether it can hold nothing yet. An account may be open for crypto alone."""
+        return self.status in NEVER_OPENED and (self.crypto_status is None or self.crypto_status in NEVER_OPENED)
 
 
 class TradingAccount(msgspec.Struct):

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.ingest.domain.balances import Holding, ReadFailed, Reading
+from services.ingest.handlers import poller
 from services.ingest.handlers.poller import Polled, Pollers
 from services.ingest.ports import Appended
 from services.ingest.use_cases.poll_balances import Poll
+from shared.contracts.event import PostedEvent, decode_posted
+from shared.contracts.inbox import RowReceived, decode_inbox
 from tests.support.providers import ALPACA_KEY, CIRCLE_KEY, Alpaca, Circle, account
 
 
@@ -52,6 +55,19 @@ def polled(name: str, source: Source, interval_s: float = 60) -> Polled:
     return Polled(Poll("acme", name, "circle", "usdc_buffer", users=False), source, interval_s)
 
 
+def events(inbox: Inbox) -> list[PostedEvent]:
+    rows = [decode_inbox(one.value) for one in inbox.records]
+    return [decode_posted(row.row) for row in rows if isinstance(row, RowReceived)]
+
+
+async def holds(inbox: Inbox, count: int) -> None:
+    for _ in range(500):
+        if len(inbox.records) >= count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{len(inbox.records)} records, not {count}")
+
+
 def polls(source: str, result: str) -> float:
     labels = {"source": f"acme/{source}", "result": result}
     return REGISTRY.get_sample_value("tieout_ingest_polls_total", labels) or 0
@@ -65,7 +81,7 @@ async def test_each_result_is_counted() -> None:
     results = [(await pollers.look(one)).result for _ in range(3)]
     assert results == ["ok", "empty", "unreadable"]
     assert [polls("counted", result) for result in results] == [1, 1, 1]
-    assert len(inbox.records) == 1
+    assert [one.type for one in events(inbox) if one.amount is not None] == ["balance.total"]
     assert REGISTRY.get_sample_value("tieout_ingest_poll_accounts", {"source": "acme/counted"}) == 1
 
 
@@ -87,7 +103,47 @@ async def test_a_source_that_hangs_delays_no_other() -> None:
     with suppress(asyncio.CancelledError):
         await running
     assert [round(seconds) for seconds in slept] == [60, 60, 60]
-    assert len(inbox.records) == 2
+    assert [one.amount for one in events(inbox) if one.amount is not None] == ["1.000000", "2.000000"]
+
+
+async def test_a_failure_is_told_once_and_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names no amount and the reason, in the currencies that the last whole read had; a whole read ends it."""
+    inbox = Inbox()
+    away = [ReadFailed("rate_limited", f"429, look {number}") for number in range(4)]
+    pollers = Pollers([], inbox, at_once)
+    one = polled("told", Source("5", *away[:2], "6", *away[2:]))
+    for _ in range(6):
+        await pollers.look(one)
+    told = [event for event in events(inbox) if event.amount is None]
+    assert [event.attrs["read_failed"] for event in told] == ["rate_limited: 429, look 0", "rate_limited: 429, look 2"]
+    assert {(event.type, event.account, event.currency) for event in told} == {("balance.total", "usdc_buffer", "USDC")}
+    monkeypatch.setattr(poller, "FAILURE_AGAIN_S", 0.0)
+    await pollers.look(polled("told", Source(ReadFailed("timeout", "no answer"))))
+    assert events(inbox)[-1].attrs["read_failed"] == "timeout: no answer"
+
+
+async def test_a_wish_is_granted_before_the_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, however often it comes; one that is old, or about another source, wakes nobody."""
+    monkeypatch.setattr(poller, "WISH_PAUSE_S", 0.3)
+    source = Source("1", "2", "3")
+    pollers = Pollers([polled("wished", source, interval_s=30)], inbox := Inbox(), at_once)
+    running = asyncio.create_task(pollers.run())
+    try:
+        await holds(inbox, 1)
+        now = datetime.now(UTC)
+        pollers.wish("acme", "other", now)
+        pollers.wish("acme", "wished", now - poller.WISH_AGE_MAX - timedelta(seconds=1))
+        await asyncio.sleep(0.2)
+        assert len(inbox.records) == 1
+        for _ in range(3):
+            pollers.wish("acme", "wished", now)
+        await holds(inbox, 2)
+        await asyncio.sleep(0.3)
+        assert len(inbox.records) == 2
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
 
 
 async def once(tmp_path: Path, file: dict[str, Any], *options: str) -> tuple[int, list[Any], str]:

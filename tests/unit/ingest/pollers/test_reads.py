@@ -234,6 +234,36 @@ async def test_closed_and_unknown_statuses_are_read(tmp_path: Path) -> None:
         assert inbox.told[1][1] == "user:900000001"
 
 
+async def test_accounts_that_hold_money_whatever_their_first_status_says(tmp_path: Path) -> None:
+    """Open for crypto alone, limited, being closed, waiting to be approved again; and those that really never opened."""
+    made = [
+        account(1, "INACTIVE") | {"crypto_status": "ACTIVE"},
+        account(2, "LIMITED"),
+        account(3, "ACCOUNT_CLOSED_PENDING"),
+        account(4, "REAPPROVAL_PENDING"),
+        account(5, "INACTIVE") | {"crypto_status": "INACTIVE"},
+        account(6, "KYC_SUBMITTED") | {"crypto_status": "SUBMITTED"},
+        account(7, "PAPER_ONLY"),
+    ]
+    async with polled(Alpaca(made), tmp_path, users=False) as (report, inbox):
+        assert (report.accounts, inbox.told[0][2]) == (4, "401.00")
+        assert report.left_out == {"account INACTIVE": 1, "account KYC_SUBMITTED": 1, "account PAPER_ONLY": 1}
+
+
+async def test_tokens_that_the_console_does_not_monitor_are_asked_for_where_the_genuine_one_is_named(
+    tmp_path: Path,
+) -> None:
+    """A list of monitored tokens without USDC would show every wallet as empty."""
+    circle = Circle(["5"])
+    async with polled(circle, tmp_path, token_ids=[token_balance("0")["token"]["id"]]):
+        pass
+    assert [path for path in circle.requests if "/balances" in path and "includeAll=true" in path]
+    circle = Circle(["5"])
+    async with polled(circle, tmp_path):
+        pass
+    assert not [path for path in circle.requests if "includeAll" in path]
+
+
 async def test_currencies_are_told_apart_and_unknown_ones_refused(tmp_path: Path) -> None:
     """A total without an account in a strange currency would be wrong."""
     alpaca = Alpaca([account(1), account(2)])
