@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from services.alerts.domain.history import ItemState, SideState
-from shared.money import EXACT, NO_CURRENCY
+from shared.money import EXACT, NO_CURRENCY, exact_sum
 
 _Place = TypeVar("_Place", str, tuple[str, str])
 
@@ -34,7 +34,18 @@ def causes_of(item: ItemState) -> dict[tuple[str, str], Decimal]:
         rest = EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
         for cause, amount in _causes_of_rest(item, rest, _adjusted(item, currency)):
             add_to(causes, (currency, cause), amount)
-    return {place: amount for place, amount in causes.items() if amount}
+    return {place: amount for place, amount in _whatever_currency(causes).items() if amount}
+
+
+def _whatever_currency(causes: dict[tuple[str, str], Decimal]) -> dict[tuple[str, str], Decimal]:
+    """Name what a rule explains that compares amounts whatever their currency.
+
+    Such a rule says one difference of all of them: what is left in one currency is gone from another.
+    """
+    left = {currency: amount for (currency, cause), amount in causes.items() if cause == "residual"}
+    if len(left) < 2 or exact_sum(left.values()):
+        return causes
+    return {(c, "other_currencies" if cause == "residual" else cause): amount for (c, cause), amount in causes.items()}
 
 
 def value_of(item: ItemState) -> dict[str, Decimal]:

@@ -27,6 +27,7 @@ _CAUSES = {
     "pending": "the other side may still come",
     "within_tolerance": "within the rule's tolerance",
     "extra_records": "further records that the rule does not suspect",
+    "other_currencies": "the same amount in another currency: the rule compares none",
     "other_sides": "differences that also show on a side between",
 }
 _AGEING_TITLES = {"0-1": "0-1 d", "2-7": "2-7 d", "8-30": "8-30 d", "30+": "over 30 d"}

@@ -160,6 +160,23 @@ def test_what_is_said_about_a_side_in_the_middle_is_no_cause_of_the_gap() -> Non
     assert _causes(item) == {("EUR", "AmountMismatch"): "-3.00"}
 
 
+def test_where_no_currency_is_compared_one_currency_explains_the_other_and_nothing_else() -> None:
+    """One difference is said of all records; what is left in USD is gone from the records without a currency."""
+
+    def item(without: str) -> ItemState:
+        return _item(
+            status="discrepant",
+            sides={
+                "internal": SideState({"USD": SideTotal(1, Decimal("100.00")), "XXX": SideTotal(1, Decimal(without))}),
+                "provider": SideState({"EUR": SideTotal(1, Decimal("300.00"))}),
+            },
+            raised=(RaisedType("AmountMismatch", Decimal("100.00"), "EUR", "provider"),),
+        )
+
+    assert _causes(item("100.00"))["USD", "other_currencies"] == "-100.00"
+    assert _causes(item("99.00"))["USD", "residual"] == "-100.00"
+
+
 def test_a_duplicate_whose_pair_still_waits_leaves_the_rest_pending() -> None:
     item = _item(
         status="discrepant",
