@@ -27,6 +27,7 @@ COMMANDS = (
     "feeds",
     "runs",
     "budget",
+    "bots",
     "verify",
     "ingest",
     "poll",

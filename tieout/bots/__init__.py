@@ -1,0 +1,1 @@
+"""Trading bots: what their files and the exchange say, as events and as reports."""

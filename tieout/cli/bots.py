@@ -1,0 +1,15 @@
+"""`tieout bots`: strategy bots against their fills, their orders and the exchange; a module per command beside this one."""
+
+import typer
+
+from tieout.cli.bots_exchange import EXAMPLE as EXCHANGE_EXAMPLE
+from tieout.cli.bots_exchange import exchange_snapshot
+
+HELP = "Trading bots: check their snapshots, fills and orders against each other and the exchange (docs/bots.md)."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    bots = typer.Typer(help=HELP, no_args_is_help=True)
+    bots.command("exchange-snapshot", epilog=EXCHANGE_EXAMPLE)(exchange_snapshot)
+    app.add_typer(bots, name="bots")
