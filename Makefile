@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format lock docs bench clean
+.PHONY: help install demo up test check format lock docs bench bench-peers clean
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP) ## build .venv from the hashed lock
 
@@ -35,20 +35,23 @@ else
 endif
 
 check: install   ## formatting, lint, types, import contracts, generated documents
-	@$(BIN)/ruff format --check services shared tieout tests
-	@$(BIN)/ruff check services shared tieout tests
+	@$(BIN)/ruff format --check services shared tieout tests bench
+	@$(BIN)/ruff check services shared tieout tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m shared.contracts.schema --check
 
 format: install  ## format and mend what can be mended
-	@$(BIN)/ruff format services shared tieout tests && $(BIN)/ruff check --fix services shared tieout tests
+	@$(BIN)/ruff format services shared tieout tests bench && $(BIN)/ruff check --fix services shared tieout tests bench
 
 docs: install    ## write the documents that are generated from code
 	@$(BIN)/python -m shared.contracts.schema
 
 bench: install   ## the matcher against the pass-through limit, on its own broker
 	@$(BIN)/tieout bench matcher
+
+bench-peers: install ## the matcher beside Kafka Streams and Quix Streams, same legs, same broker (Java, Maven)
+	@$(BIN)/python bench/peers/run.py
 
 lock: install    ## resolve the locks anew
 	@$(BIN)/python -m tieout.locks
