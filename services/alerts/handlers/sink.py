@@ -328,6 +328,8 @@ class SinkLoop:
         for partition, count in taken.counts.items():
             place = self._name(partition)
             counter("tieout_alerts_sink_rows_total").labels(place.topic).inc(count)
+            if partition not in client.assignment():
+                continue  # given to another sink while it was stored: the client only knows the ends of its own
             end, here = client.highwater(partition), self._stored.get(partition)
             if end is not None and here is not None:
                 gauge("tieout_alerts_sink_lag_records").labels(place.topic, place.partition).set(max(end - here, 0))
