@@ -137,6 +137,7 @@ class ServiceSettings(SecretFileSettings):
     environment: str = Field(default="local", min_length=1, max_length=64)
     """Name of the installation, such as `production`; stands in traces."""
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = "info"
+    """`debug`, `info`, `warning` or `error`."""
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"
     """`auto`: console on a terminal, else JSON."""
     http_host: str = Field(default="127.0.0.1", min_length=1)

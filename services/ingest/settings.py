@@ -27,6 +27,7 @@ class IngestSettings(ServiceSettings):
     http_port: int = Field(default=8080, ge=0, le=65535)
     """Where producers and providers post."""
     ingest_role: Role = Role.ALL
+    """What this process does: `http`, `normaliser`, `poller` or `all`."""
     webhook_secrets_file: Path | None = None
     """YAML or JSON: {org: {source: {provider: stripe, secrets: [...]}}}. Read again when it changes."""
     ingest_stripe_payment_id_field: str = Field(default="payment_id", min_length=1, max_length=40)

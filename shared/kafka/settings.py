@@ -17,13 +17,22 @@ class KafkaSettings(BaseSettings):
     Raises `pydantic.ValidationError` on contradictory settings; its text never holds the password.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TIEOUT_KAFKA_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TIEOUT_KAFKA_",
+        env_ignore_empty=True,  # compose files pass unset variables on as empty ones
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
 
     bootstrap_servers: str = Field(default="127.0.0.1:9092", min_length=1, description="comma-separated HOST:PORT")
     security_protocol: SecurityProtocol = "PLAINTEXT"
+    """Without or with TLS, without or with a user."""
     sasl_mechanism: SaslMechanism = "PLAIN"
+    """How the user proves to be one."""
     sasl_username: str | None = None
+    """The user, for SASL."""
     sasl_password: SecretStr | None = None
+    """The user's password; better in the file below."""
     sasl_password_file: Path | None = Field(
         default=None, description="a file whose content is the password, instead of sasl_password"
     )
@@ -33,15 +42,17 @@ class KafkaSettings(BaseSettings):
     ssl_certfile: Path | None = Field(default=None, description="PEM with the client's certificate chain")
     ssl_keyfile: Path | None = Field(default=None, description="PEM with the client's private key")
     client_id: str = Field(default="tieout", min_length=1)
+    """Name of these clients in the broker's logs and quotas."""
     topic_prefix: str = Field(default="tieout.", pattern=r"^[a-zA-Z0-9._-]{0,100}$")
-    # A leader that moves is back within this time; shorter would fail sends that only had to wait.
+    """Before the name of every topic; several installations on one cluster have different ones."""
     request_timeout_ms: int = Field(default=15_000, ge=1_000, le=300_000)
-    # A predecessor's open transaction blocks readers for this long when nobody fences it.
+    """A leader that moves is back within this time; shorter would fail sends that only had to wait."""
     transaction_timeout_ms: int = Field(default=30_000, ge=1_000, le=900_000)
-    # How long a start waits for the first answer of a broker before it gives up.
+    """A predecessor's open transaction blocks readers for this long when nobody fences it."""
     connect_timeout_s: float = Field(default=30.0, gt=0)
-    # Checksums of what is read. Off only with the embedded broker, whose transaction markers carry none.
+    """How long a start waits for the first answer of a broker before it gives up."""
     check_crcs: bool = True
+    """Checksums of what is read. Off only with the embedded broker, whose transaction markers carry none."""
 
     @classmethod
     def local(cls, bootstrap_servers: str, *, check_crcs: bool = True, **values: str) -> Self:

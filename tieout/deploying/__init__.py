@@ -1,0 +1,1 @@
+"""What is generated from code for those who deploy: the example of variables, the README of the chart."""
