@@ -1,9 +1,11 @@
 """MCP over stdin and stdout for clients that start their servers: passes every request on to `/mcp` of alerts.
 
-The tools are those of the service, so there is one of each; the key comes from the environment and not from the client.
+Tools, resources and prompts are those of the service, so there is one of each; the key comes from the environment and not from the client.
 """
 
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import httpx2
 from mcp import Client, MCPError
@@ -11,14 +13,31 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import Server
 from mcp.server.context import ServerRequestContext
 from mcp.server.stdio import stdio_server
-from mcp.types import CallToolRequestParams, CallToolResult, ListToolsResult, PaginatedRequestParams, TextContent
+from mcp.types import (
+    INTERNAL_ERROR,
+    CallToolRequestParams,
+    CallToolResult,
+    GetPromptRequestParams,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    TextContent,
+)
 
 from shared.errors import DependencyAway, UsageError
 
 PATH = "/mcp"
 READ_ONLY_PATH = "/mcp/read-only"
 TIMEOUT_S = 60.0
-"""A tool answers within a second; longer is a service that hangs."""
+"""A run may take some seconds; longer is a service that hangs."""
+
+_AWAY = "alerts did not answer"
+T = TypeVar("T")
 
 
 async def serve(url: str, key: str, *, read_only: bool) -> None:
@@ -54,17 +73,61 @@ async def _knock(http: httpx2.AsyncClient, address: str) -> None:
 async def _bridge(http: httpx2.AsyncClient, address: str) -> None:
     async with AsyncExitStack() as open_:
         remote = await open_.enter_async_context(Client(streamable_http_client(address, http_client=http)))
-
-        async def list_tools(_: ServerRequestContext, params: PaginatedRequestParams | None) -> ListToolsResult:
-            return await remote.list_tools(cursor=None if params is None else params.cursor)
-
-        async def call_tool(_: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
-            try:
-                return await remote.call_tool(params.name, params.arguments)
-            except (MCPError, httpx2.HTTPError) as error:
-                text = f"alerts did not answer: {error}; try again in 5 seconds"
-                return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
-
-        server = Server("tieout", instructions=remote.instructions, on_list_tools=list_tools, on_call_tool=call_tool)
+        server = _passing_on(remote)
         read, write = await open_.enter_async_context(stdio_server())
         await server.run(read, write, server.create_initialization_options())
+
+
+def _passing_on(remote: Client) -> Server[Any]:
+    """Return a server whose every answer is the service's own."""
+
+    async def list_tools(_: ServerRequestContext, params: PaginatedRequestParams | None) -> ListToolsResult:
+        return await _answered(remote.list_tools(cursor=_cursor(params)))
+
+    async def call_tool(_: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
+        try:
+            return await remote.call_tool(params.name, params.arguments)
+        except (MCPError, httpx2.HTTPError) as error:
+            text = f"{_AWAY}: {error}; try again in 5 seconds"
+            return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+    async def list_resources(_: ServerRequestContext, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        return await _answered(remote.list_resources(cursor=_cursor(params)))
+
+    async def list_templates(
+        _: ServerRequestContext, params: PaginatedRequestParams | None
+    ) -> ListResourceTemplatesResult:
+        return await _answered(remote.list_resource_templates(cursor=_cursor(params)))
+
+    async def read_resource(_: ServerRequestContext, params: ReadResourceRequestParams) -> ReadResourceResult:
+        return await _answered(remote.read_resource(params.uri))
+
+    async def list_prompts(_: ServerRequestContext, params: PaginatedRequestParams | None) -> ListPromptsResult:
+        return await _answered(remote.list_prompts(cursor=_cursor(params)))
+
+    async def get_prompt(_: ServerRequestContext, params: GetPromptRequestParams) -> GetPromptResult:
+        return await _answered(remote.get_prompt(params.name, params.arguments))
+
+    return Server(
+        "tieout",
+        instructions=remote.instructions,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_list_resource_templates=list_templates,
+        on_read_resource=read_resource,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+    )
+
+
+def _cursor(params: PaginatedRequestParams | None) -> str | None:
+    return None if params is None else params.cursor
+
+
+async def _answered(request: Awaitable[T]) -> T:
+    """Wait for the service; what it refuses goes on as it is, and a service that is away is said to be."""
+    try:
+        return await request
+    except httpx2.HTTPError as error:
+        raise MCPError(code=INTERNAL_ERROR, message=f"{_AWAY}: {error}; try again in 5 seconds") from None

@@ -29,6 +29,7 @@ from services.alerts.adapters.explanation_store import PostgresExplanations
 from services.alerts.adapters.feed_store import PostgresFeeds
 from services.alerts.adapters.inbox_reader import KafkaInbox
 from services.alerts.adapters.rule_topic import RuleTopic
+from services.alerts.adapters.run_requests_store import PostgresRunRequests
 from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
@@ -55,6 +56,7 @@ from services.alerts.use_cases.dead_letters import DeadLetters
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
 from services.alerts.use_cases.keys import Keys
+from services.alerts.use_cases.requested_runs import RequestedRuns
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.schedule import Schedule
 from services.alerts.use_cases.sink import store
@@ -371,7 +373,7 @@ def _application(
 def _mcp(stores: Stores) -> "McpTools | None":
     """Return the tools for agents; None where the extra `mcp` is not installed."""
     try:
-        from services.alerts.handlers.mcp import McpTools
+        from services.alerts.handlers.mcp import McpTools, UseCases
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "mcp":
             raise
@@ -379,8 +381,12 @@ def _mcp(stores: Stores) -> "McpTools | None":
         return None
     return McpTools(
         stores.directory,
-        Budgets(PostgresBudgets(stores.database), _now),
-        Triage(PostgresTriage(stores.database), stores.rules, _now),
+        UseCases(
+            budgets=Budgets(PostgresBudgets(stores.database), _now),
+            triage=Triage(PostgresTriage(stores.database), stores.rules, _now),
+            runs=RequestedRuns(_runs(stores), PostgresRunRequests(stores.database), _now),
+            letters=DeadLetters(PostgresDeadLetters(stores.database), stores.inbox, _now),
+        ),
     )
 
 

@@ -458,6 +458,19 @@ runs = Table(
     Index("runs_counted_at_idx", "counted_at", postgresql_where=text("counted_at IS NOT NULL")),
 )
 
+run_requests = Table(
+    "run_requests",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("run_id", _Id, nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index(None, "run_id", "id"),
+    comment="who asked for a run over MCP, when and why; append-only",
+)
+
 not_reconciled = Table(
     "not_reconciled",
     metadata,
@@ -694,6 +707,7 @@ ORG_TABLES: tuple[Table, ...] = (
     cluster_members,
     topic_outbox,
     runs,
+    run_requests,
     not_reconciled,
     dead_letters,
     dead_letter_changes,
@@ -717,6 +731,7 @@ APPEND_ONLY_TABLES: tuple[Table, ...] = (
     action_log,
     adjustments,
     dead_letter_changes,
+    run_requests,
     budget_reconciliation,
     budget_calls,
     budget_usage,

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    Boolean,
     Column,
     ColumnElement,
     Select,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import EVERY_ORG, Database
@@ -48,6 +49,9 @@ from shared.contracts.near_miss import Cluster, NearMiss
 from shared.ids import canonical
 
 _read_near_miss = msgspec.json.Decoder(NearMiss).decode
+_NAMES = "$.** ? (@.record == $name || @.id == $name)"
+NAMING_LOOKED_AT_MAX = 10_000
+"""Discrepancies, the newest, that are looked through for a record that nothing open names: some hundred milliseconds."""
 _JSON_TEXT = ("key", "sides", "accepted", "discrepancies", "event", "reasons")
 """Read as text and decoded into contracts: once, and with the order of the sides."""
 
@@ -107,6 +111,20 @@ class PostgresTriage:
                 log=[_log_row(row) for row in (await connection.execute(log)).mappings()],
                 adjustments=[_adjustment(row) for row in (await connection.execute(posted)).mappings()],
             )
+
+    async def naming(self, org: str, record: str, limit: int) -> Sequence[Stored]:
+        c = discrepancies.c
+        named = func.jsonb_path_exists(
+            cast(c.sides, JSONB), literal(_NAMES, JSONPATH), literal({"name": record}, JSONB), type_=Boolean
+        )
+        recent = select(c.id).where(c.org == org).order_by(c.raised_at.desc(), c.id.desc()).limit(NAMING_LOOKED_AT_MAX)
+        for looked_at in (c.status != "resolved", c.id.in_(recent)):
+            query = _SELECT.where(c.org == org, looked_at, named).order_by(c.raised_at.desc(), c.id.desc())
+            async with self._database.transaction(org) as connection:
+                found = [_stored(row) for row in (await connection.execute(query.limit(limit))).mappings()]
+            if found:
+                return found
+        return []
 
     async def change(self, org: str, id_: str, decide: Decide, pack: str | None = None) -> Stored | None:
         async with self._database.transaction(org) as connection:

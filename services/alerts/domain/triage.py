@@ -66,11 +66,14 @@ class LogRow(msgspec.Struct, frozen=True, kw_only=True):
 class Acknowledge(msgspec.Struct, frozen=True):
     """Somebody has seen it and looks into it."""
 
+    notes: str | None = None
+
 
 class Assign(msgspec.Struct, frozen=True):
     """Somebody is to look into it; says nothing about whether they have seen it."""
 
     assignee: str
+    notes: str | None = None
 
 
 class Resolve(msgspec.Struct, frozen=True):
@@ -124,16 +127,17 @@ def act(standing: Standing, action: Action, actor: str, at: datetime) -> tuple[S
     """
     now = standing.status
     match action:
-        case Acknowledge():
+        case Acknowledge(notes):
             if now != "open":
                 raise TransitionRefused("acknowledge", now)
-            return _to(standing, "acknowledged", at), _row(standing, "acknowledge", actor, at, to="acknowledged")
-        case Assign(assignee):
+            row = _row(standing, "acknowledge", actor, at, to="acknowledged", notes=notes)
+            return _to(standing, "acknowledged", at), row
+        case Assign(assignee, notes):
             if now == "resolved":
                 raise TransitionRefused("assign", now)
             return (
                 msgspec.structs.replace(standing, assignee=assignee),
-                _row(standing, "assign", actor, at, assignee=assignee),
+                _row(standing, "assign", actor, at, assignee=assignee, notes=notes),
             )
         case Resolve(reason, notes):
             if now == "resolved":

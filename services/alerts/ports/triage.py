@@ -92,6 +92,10 @@ class TriageStore(Protocol):
 
     async def history(self, org: str, id_: str) -> History | None: ...
 
+    async def naming(self, org: str, record: str, limit: int) -> Sequence[Stored]:
+        """Return discrepancies whose evidence names a record (or an event) by its own id; those still open first."""
+        ...
+
     async def change(self, org: str, id_: str, decide: Decide, pack: str | None = None) -> Stored | None:
         """Lock the discrepancy, store what `decide` makes of it with its line in the log.
 

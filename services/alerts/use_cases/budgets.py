@@ -32,6 +32,7 @@ from services.alerts.domain.budget_answers import (
     status_of,
 )
 from services.alerts.domain.budget_health import Recorded, actions, health, narrate, plug_share, trend
+from services.alerts.domain.budget_picture import draw
 from services.alerts.ports.budgets import BudgetStore, Call, Odometer, Usage
 from shared.money import exact_sum, format_number
 
@@ -39,6 +40,8 @@ DAYS_MAX = 3_660
 ROWS_MAX = 1_000
 """Rows of a status: three years of a daily job."""
 READINGS_SHOWN_MAX = 100
+PICTURE_ROWS_MAX = 4_000
+"""Rows of a picture, the newest: ten years of a daily job; more would be narrower than a pixel."""
 USAGES_MAX = 500
 """Of one call: more would hold the budget's lock for long."""
 
@@ -256,6 +259,16 @@ class Budgets:
                 f"{shown.days_until_reset} days until its reset; {shown.total_usage:f} {shown.currency} over all months."
             )
         return "\n".join(lines) or "There are no budgets yet."
+
+    async def picture(self, org: str, budget: str | None = None) -> str:
+        """Draw a budget over time, as SVG: tracked usage and plugs, adding up to what was spent.
+
+        Raises:
+            BudgetUnknown: no such budget.
+        """
+        state = _named(await self._store.states(org), budget)
+        rows = await self._store.history(org, state.budget.budget, None, None, PICTURE_ROWS_MAX)
+        return draw(state, rows[::-1], self._now())
 
     async def _shown(self, org: str, found: Odometer) -> OdometerStatus:
         now, zone = self._now(), await self._store.zone(org)

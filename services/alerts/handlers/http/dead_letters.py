@@ -131,7 +131,7 @@ def router(letters: DeadLetters) -> APIRouter:
     async def list_dead_letters(caller: Reader, chosen: Wanted, wish: Paging) -> Page[DeadLetterBody]:
         """List dead letters, those received last first."""
         rows = await letters.store.list(caller.org, chosen, after_time(wish), wish.limit + 1)
-        return page(rows, wish.limit, _place, lambda kept: DeadLetterBody(**_plain(kept)))
+        return page(rows, wish.limit, _place, shown_of)
 
     @routes.get("/dead-letter-counts", responses=problem_responses(401, 403))
     async def count(caller: Reader) -> LetterCountList:
@@ -145,7 +145,7 @@ def router(letters: DeadLetters) -> APIRouter:
         history = await letters.store.history(caller.org, known_id(dead_letter_id, _WHAT))
         if history is None:
             raise not_found(_WHAT, dead_letter_id)
-        return _detail(history)
+        return detail_of(history)
 
     @routes.post("/dead-letters/{dead_letter_id}/dismiss", responses=problem_responses(401, 403, 404, 409, 422))
     async def dismiss(caller: Manager, dead_letter_id: LetterId, body: DismissRequest) -> DeadLetterBody:
@@ -187,6 +187,11 @@ def router(letters: DeadLetters) -> APIRouter:
 def _answered(kept: KeptLetter | None, dead_letter_id: str) -> DeadLetterBody:
     if kept is None:
         raise not_found(_WHAT, dead_letter_id)
+    return shown_of(kept)
+
+
+def shown_of(kept: KeptLetter) -> DeadLetterBody:
+    """Return a letter as a list shows it."""
     return DeadLetterBody(**_plain(kept))
 
 
@@ -200,7 +205,8 @@ def _plain(kept: KeptLetter) -> dict[str, Any]:
     return {name: both[name] for name in names}
 
 
-def _detail(history: LetterHistory) -> DeadLetterDetail:
+def detail_of(history: LetterHistory) -> DeadLetterDetail:
+    """Return what is answered about one letter."""
     kept = history.kept
     raw, truncated = kept.letter.raw, kept.raw_bytes > len(kept.letter.raw)
     shown, encoding = _readable(raw, whole=not truncated)
