@@ -17,6 +17,7 @@ import structlog
 from fastapi import APIRouter
 
 from services.alerts.adapters.budget_store import PostgresBudgets
+from services.alerts.adapters.check_store import PostgresChecks
 from services.alerts.adapters.counts_store import PostgresCounts
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
@@ -41,7 +42,7 @@ from services.alerts.handlers import web
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.explainer import explain
-from services.alerts.handlers.http import admin, billing, counts, create_app, feeds, v1
+from services.alerts.handlers.http import admin, billing, checks, counts, create_app, feeds, v1
 from services.alerts.handlers.http import budget as budget_http
 from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
@@ -123,6 +124,7 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         admin.router(_runs(stores), triage),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
+        checks.router(PostgresChecks(stores.database)),
         feeds.router(PostgresFeeds(stores.database)),
         dead_letters_http.router(DeadLetters(PostgresDeadLetters(stores.database), stores.inbox, _now)),
         budget_http.router(Budgets(PostgresBudgets(stores.database), _now), _now),
