@@ -4,6 +4,8 @@ import typer
 
 from tieout.cli.bots_exchange import EXAMPLE as EXCHANGE_EXAMPLE
 from tieout.cli.bots_exchange import exchange_snapshot
+from tieout.cli.bots_reconcile import EXAMPLE as RECONCILE_EXAMPLE
+from tieout.cli.bots_reconcile import reconcile
 
 HELP = "Trading bots: check their snapshots, fills and orders against each other and the exchange (docs/bots.md)."
 
@@ -11,5 +13,6 @@ HELP = "Trading bots: check their snapshots, fills and orders against each other
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     bots = typer.Typer(help=HELP, no_args_is_help=True)
+    bots.command(epilog=RECONCILE_EXAMPLE)(reconcile)
     bots.command("exchange-snapshot", epilog=EXCHANGE_EXAMPLE)(exchange_snapshot)
     app.add_typer(bots, name="bots")

@@ -1,6 +1,6 @@
 """Extract -> core -> results in one process: what `replay` and the offline packs run on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -69,6 +69,14 @@ class OfflineEngine:
         """Let log time come to `time_ms` (milliseconds since 1970), so that what is due before it happens."""
         self._core.apply(CONTROL, Tick(0, 1, time_ms, [] if self._counted else None), self._offset)
         self._collect()
+
+    def snapshot(self) -> list[tuple[bytes, bytes]]:
+        """Return the core's state, for an engine that goes on where this one stopped."""
+        return list(self._core.snapshot())
+
+    def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Go on from a state that `snapshot` gave; other rules than it knew judge it again with the first event."""
+        self._core.restore(entries)
 
     def last_revisions(self) -> list[Discrepancy]:
         """Return every discrepancy's last revision, in the order they were first raised."""

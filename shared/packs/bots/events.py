@@ -80,7 +80,13 @@ def read_json(raw: bytes, what: str) -> Any:
 
 
 def snapshot_event(
-    bot: str, said: Any, *, read_at: datetime, written_at: datetime | None = None, exchange: Exchange | None = None
+    bot: str,
+    said: Any,
+    *,
+    read_at: datetime,
+    written_at: datetime | None = None,
+    sequence: int | None = None,
+    exchange: Exchange | None = None,
 ) -> PostedEvent:
     """Return a bot's snapshot as an event, with what the exchange says beside it.
 
@@ -89,6 +95,7 @@ def snapshot_event(
         said: the snapshot, as `read_json` gives it.
         read_at: now.
         written_at: when its file was written; the snapshot's time where it has none of its own.
+        sequence: order among snapshots of one time; the later of `written_at` and the exchange's time where left out.
         exchange: what the exchange says; its figure counts where its status is ok.
 
     Raises:
@@ -105,10 +112,11 @@ def snapshot_event(
         )
         raise Unreadable(msg)
     attrs = {field: text for field in SNAPSHOT_FIELDS if (text := number_text(said.get(field))) is not None}
-    sequence = 0
+    times = [] if written_at is None else [written_at]
     if exchange is not None and exchange.status == "ok" and exchange.base_pct is not None:
         attrs[EXTERNAL] = exchange.base_pct
-        sequence = milliseconds(exchange.at) if exchange.at is not None else 0
+        times += [] if exchange.at is None else [exchange.at]
+    sequence = max((max(milliseconds(one), 0) for one in times), default=0) if sequence is None else sequence
     id_ = _digest(bot, at.isoformat(), str(sequence), *(part for pair in sorted(attrs.items()) for part in pair))
     return PostedEvent(
         source=BOT, type=SNAPSHOT, id=f"snapshot-{id_}", account=bot, occurred_at=at, sequence=sequence, attrs=attrs
@@ -148,7 +156,9 @@ def line_event(
         raise Unreadable(msg)
     if is_snapshot:
         exact = read_json(raw, "the line")
-        return snapshot_event(whose, exact | _body(exact), read_at=read_at, exchange=exchanges.get(whose))
+        return snapshot_event(
+            whose, exact | _body(exact), read_at=read_at, sequence=offset, exchange=exchanges.get(whose)
+        )
     at = _time(said) or _time(body) or read_at
     return PostedEvent(
         source=BOT, type=ORDER_FILLED, id=f"{file}-{offset}", account=whose, occurred_at=min(at, read_at)

@@ -43,7 +43,7 @@ def count_rows(lines: Iterable[Line], position: Position, bot: str, complain: Co
     for line in lines:
         if not line.raw.strip():
             continue
-        if line.offset == 0 and _is_header(line.raw):
+        if line.offset == 0 and names_columns(line):
             position.header = line.raw.decode("utf-8-sig", errors="replace")
             continue
         if is_row(line, position.header, complain):
@@ -70,8 +70,9 @@ def is_row(line: Line, header: str, complain: Complain) -> bool:
     return True
 
 
-def _is_header(raw: bytes) -> bool:
-    return not any(_NUMBER.fullmatch(cell) for cell in _cells(raw.decode("utf-8-sig", errors="replace")))
+def names_columns(line: Line) -> bool:
+    """Tell whether a first line names columns: none of its cells is a number."""
+    return not any(_NUMBER.fullmatch(cell) for cell in _cells(line.raw.decode("utf-8-sig", errors="replace")))
 
 
 def _cells(text: str) -> list[str]:

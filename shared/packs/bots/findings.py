@@ -21,7 +21,7 @@ STATUSES: Final[tuple[Status, ...]] = ("ok", "warning", "critical")
 
 BOUNDS: Final[dict[str, tuple[str | None, str | None]]] = {
     "equity_not_positive": (None, "0"),
-    "base_pct_out_of_range": (None, "0 to 1"),
+    "base_pct_out_of_range": (None, "1"),
     "fees_paid_negative": (None, "0"),
     "fill_count_mismatch": ("1", None),
 }
@@ -56,11 +56,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     critical_threshold: str | None
     since: str | None
     """When it was first seen; RFC 3339."""
+    about: str = ""
+    """Of what could not be judged: the code of the check that could not judge it."""
 
     @property
-    def place(self) -> tuple[str, str]:
-        """What it is about: a bot has one finding of a code at a time."""
-        return self.bot, self.code
+    def place(self) -> str:
+        """What it is about: a bot has one finding of a place at a time."""
+        return f"{self.bot}/{self.code}/{self.about}"
 
 
 def of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
@@ -93,10 +95,10 @@ def of_check(check: Check, thresholds: Thresholds) -> Finding | None:
     what = _FIELDS.get(about, "what was read")
     if check.result == "error":
         words = f"{bot}: {about or check.rule} could not be judged: {what} is {check.reason or 'not a number'}."
-        return named(bot, "not_a_number", severity, words, thresholds, since=since)
+        return named(bot, "not_a_number", severity, words, thresholds, since=since, about=about)
     if check.result == "skipped" and check.rule == STATE_RULE and about != "exchange_drift":
         words = f"{bot}: {about} could not be judged: the snapshot has no {what}."
-        return named(bot, "field_missing", severity, words, thresholds, since=since)
+        return named(bot, "field_missing", severity, words, thresholds, since=since, about=about)
     return None
 
 
@@ -111,9 +113,12 @@ def named(
     actual: str | None = None,
     difference: str | None = None,
     since: str | None = None,
+    about: str = "",
 ) -> Finding:
     """Return a finding with the thresholds that hold for its bot."""
     warn, critical = _thresholds(code, severity, bot, thresholds)
+    if code == "base_pct_out_of_range" and expected is not None:
+        critical = expected
     words = _findings().get(code, {})
     return Finding(
         bot=bot,
@@ -128,6 +133,7 @@ def named(
         warn_threshold=warn,
         critical_threshold=critical,
         since=since,
+        about=about,
     )
 
 

@@ -1,0 +1,1 @@
+"""Where the bots' reconciliation used to be started from; see `main`."""
