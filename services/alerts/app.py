@@ -29,6 +29,7 @@ from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.explanation_store import PostgresExplanations
 from services.alerts.adapters.feed_store import PostgresFeeds
 from services.alerts.adapters.inbox_reader import KafkaInbox
+from services.alerts.adapters.report_rows import PostgresReportRows
 from services.alerts.adapters.rule_topic import RuleTopic
 from services.alerts.adapters.run_requests_store import PostgresRunRequests
 from services.alerts.adapters.runs_store import PostgresRuns
@@ -42,7 +43,7 @@ from services.alerts.handlers import web
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.explainer import explain
-from services.alerts.handlers.http import admin, billing, checks, counts, create_app, feeds, v1
+from services.alerts.handlers.http import admin, billing, checks, counts, create_app, feeds, runs_v1, v1
 from services.alerts.handlers.http import budget as budget_http
 from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
@@ -58,6 +59,7 @@ from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
 from services.alerts.use_cases.keys import Keys
 from services.alerts.use_cases.requested_runs import RequestedRuns
+from services.alerts.use_cases.run_reports import RunReports
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.schedule import Schedule
 from services.alerts.use_cases.sink import store
@@ -120,7 +122,8 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         v1.discrepancies_router(triage),
         v1.items_router(triage),
         v1.directory_router(stores.directory, Keys(stores.directory, _now)),
-        runs_http.router(_runs(stores), settings.reconciliation_daily_token),
+        runs_http.router(_runs(stores), _reports(stores), settings.reconciliation_daily_token),
+        runs_v1.router(_runs(stores), _reports(stores)),
         admin.router(_runs(stores), triage),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
@@ -199,6 +202,10 @@ def _runs(stores: Stores) -> Runs:
         now=_now,
         rules=stores.rules,
     )
+
+
+def _reports(stores: Stores) -> RunReports:
+    return RunReports(PostgresRuns(stores.database), PostgresReportRows(stores.database))
 
 
 def _scheduler(stores: Stores, settings: AlertsSettings) -> Scheduler:

@@ -58,6 +58,11 @@ class Run:
     counted_at: datetime | None = None
 
     @property
+    def at(self) -> datetime | None:
+        """Log time at which its figures stand; None while it has none."""
+        return None if self.summary is None else datetime.fromisoformat(str(self.summary["at"]))
+
+    @property
     def stage(self) -> Literal["running", "provisional", "completed", "incomplete", "failed"]:
         """As the stack pack's names tell it: provisional once there is a report, running before."""
         return "provisional" if self.status == "running" and self.summary is not None else self.status
@@ -118,7 +123,14 @@ class RunStore(Protocol):
         """Return the run of that organisation, pack and period, and whether it was made now."""
 
     async def open_alone(self, new: NewRun) -> tuple[Run, bool]:
-        """Make a run unless one of its organisation and pack has no report yet: then return that and False."""
+        """Make a run, or return the one of that period, unless another overlaps it.
+
+        Another run of the organisation and pack over a part of the period that has no report yet is returned instead,
+        with False.
+        """
+
+    async def packs(self, org: str) -> Sequence[str]:
+        """Return the packs that have items, discrepancies, verdicts or runs."""
 
     async def known(self, org: str, pack: str, run_type: RunType, since: datetime) -> Known:
         """Return what was run already; periods that had ended by `since` are left out."""

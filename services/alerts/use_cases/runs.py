@@ -1,4 +1,4 @@
-"""Runs: made once per organisation and period, computed until they are complete, and never changed after that."""
+"""Runs: made once per organisation, pack and period, computed until they are complete, and never changed after that."""
 
 import asyncio
 import time
@@ -30,6 +30,7 @@ from shared.errors import DependencyAway
 from shared.telemetry.metrics import bounded, counter, histogram
 
 PACK = "billing"
+"""The pack of a run that names none; it can be run also before it has any rules."""
 WAIT_S_DEFAULT = 8.0
 """How long a request waits for its run to complete; below the time-outs of common proxies and of `curl --max-time 10`."""
 POLL_S = 0.5
@@ -39,6 +40,9 @@ UNFINISHED_MAX = 100
 MANUAL_SPAN = timedelta(hours=24)
 """What a manual run looks at: the day up to now, so that every account has been read in it."""
 NO_PROGRESS_YET = "the sink has not stored progress of every partition yet"
+
+InForce = Mapping[tuple[str, str], Mapping[str, str]]
+"""Per organisation and pack the rules in force, by name, with their kind."""
 
 _STATUS: dict[str, RunStatus] = {"provisional": "running", "complete": "completed", "incomplete": "incomplete"}
 
@@ -87,15 +91,36 @@ class Runs:
     wait_s: float = WAIT_S_DEFAULT
     rules: RuleSets | None = None
 
-    async def trigger(self, org: str, period: object, requested_by: str) -> tuple[Run, bool]:
+    async def trigger(self, org: str, period: object, requested_by: str, pack: str = PACK) -> tuple[Run, bool]:
         """Make the run of `period` (see `parse_period`) or find it; return it and whether it was made now.
 
         Raises:
             PeriodRefused: not a period, or still in the future.
             OrgUnknown: there is no such organisation.
+            PackUnknown: it has no rules of that pack in force, and no results.
+            RunUnderWay: a run of the pack over a part of the period has no report yet.
         """
-        run, made = await self._open(org, period, "manual", requested_by)
+        in_force = await self._in_force()
+        try:
+            new = await self._wanted(org, pack, period, "manual", requested_by, in_force)
+        except PackUnknown:
+            if in_force is None and self.rules is not None:
+                # Nobody can tell now: Kafka's own error says what to do.
+                await self.rules.in_force()
+            raise
+        run, made = await self.store.open_alone(new)
+        if not made and run.period != new.period:
+            raise RunUnderWay(run)
         return (await self._settle([run]))[0], made
+
+    async def packs(self, org: str) -> Sequence[str]:
+        """Return the packs that can be run, by name: those with rules in force, and those with results or runs.
+
+        Raises:
+            DependencyAway: PostgreSQL does not answer. While Kafka is away only packs with results are known.
+        """
+        in_force = await self._in_force() or {}
+        return sorted({PACK, *(pack for of, pack in in_force if of == org), *await self.store.packs(org)})
 
     async def manual(self, org: str, pack: str, requested_by: str) -> Run:
         """Run the day up to now, of any pack.
@@ -121,23 +146,38 @@ class Runs:
             raise RunUnderWay(run)
         return (await self._settle([run]))[0]
 
-    async def daily(self, org: str | None, period: object | None) -> tuple[Sequence[Run], Sequence[DailyFailure]]:
-        """Make or find the runs of `period`, or of yesterday in each zone, for `org` or every organisation.
+    async def daily(
+        self, org: str | None, period: object | None, pack: str | None = None
+    ) -> tuple[Sequence[Run], Sequence[DailyFailure]]:
+        """Make or find the runs of `period`, or of yesterday in each zone, of every pack or of `pack`.
+
+        For every organisation, or for `org`. A pack has runs where it has rules in force; billing always.
 
         Raises:
             PeriodRefused: `period` was given for one organisation and is not a period there.
             OrgUnknown: there is no such organisation.
+            PackUnknown: `org` has neither rules nor results of `pack`.
+            DependencyAway: Kafka does not answer, where the packs in force have to be known.
         """
+        in_force = {} if self.rules is None else await self.rules.in_force()
+
+        async def opened(of: str) -> list[Run]:
+            names = sorted({PACK, *(name for one, name in in_force if one == of)}) if pack is None else [pack]
+            wanted = [await self._wanted(of, name, period, "daily", "daily", in_force) for name in names]
+            return [(await self.store.open(one))[0] for one in wanted]
+
         if org is not None:
-            run, _ = await self._open(org, period, "daily", "daily")
-            return await self._settle([run]), ()
+            return await self._settle(await opened(org)), ()
         runs: list[Run] = []
         failures: list[DailyFailure] = []
         for known in await self.directory.orgs():
             try:
-                runs.append((await self._open(known.org, period, "daily", "daily"))[0])
+                runs += await opened(known.org)
             except PeriodRefused as error:
                 failures.append(DailyFailure(known.org, str(error)))
+            except PackUnknown:
+                # One pack was asked for, which not every organisation has.
+                continue
         return await self._settle(runs), failures
 
     async def advance_unfinished(self) -> int:
@@ -189,14 +229,32 @@ class Runs:
             count_checks(outcome.checks)
         return saved
 
-    async def _open(self, org: str, period: object | None, trigger: RunTrigger, requested_by: str) -> tuple[Run, bool]:
+    async def _wanted(
+        self,
+        org: str,
+        pack: str,
+        period: object | None,
+        trigger: RunTrigger,
+        requested_by: str,
+        in_force: InForce | None,
+    ) -> NewRun:
         known = await self.directory.org(org)
         if known is None:
             raise OrgUnknown(org)
         now = self.now()
         wanted = yesterday(known.zone, now) if period is None else parse_period(period, known.zone, now)
         run_type: RunType = "daily" if wanted.kind == "day" else "period"
-        return await self.store.open(NewRun(org, PACK, wanted, trigger, requested_by, run_type, now))
+        rules = {} if in_force is None else in_force.get((org, pack), {})
+        if not rules and pack != PACK and pack not in await self.store.packs(org):
+            raise PackUnknown(pack)
+        return NewRun(org, pack, wanted, trigger, requested_by, run_type, now, rules or None)
+
+    async def _in_force(self) -> InForce | None:
+        """Return the rules in force; None while Kafka is away: what has results can be run without knowing them."""
+        try:
+            return {} if self.rules is None else await self.rules.in_force()
+        except DependencyAway:
+            return None
 
     async def _settle(self, runs: Sequence[Run]) -> list[Run]:
         """Advance each run, again while time is left; the scheduler goes on with what is not complete then.

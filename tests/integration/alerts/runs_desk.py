@@ -12,10 +12,12 @@ from pydantic import SecretStr
 
 from services.alerts.adapters.database import EVERY_ORG, Database, migrate
 from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.report_rows import PostgresReportRows
 from services.alerts.adapters.runs_store import PostgresRuns
-from services.alerts.handlers.http import create_app
+from services.alerts.handlers.http import create_app, runs_v1
 from services.alerts.handlers.http.auth import key_sha256
 from services.alerts.handlers.http.runs import router
+from services.alerts.use_cases.run_reports import RunReports
 from services.alerts.use_cases.runs import Runs
 from shared.contracts.directory import KeyEntry, Role
 from shared.kafka.errors import KafkaAway
@@ -76,7 +78,9 @@ async def open_desk(database_url: str) -> AsyncIterator[Desk]:
     desk.runs = Runs(
         store=PostgresRuns(database), directory=PostgresDirectory(database), cuts=desk, now=lambda: desk.now, wait_s=0.0
     )
-    desk.app = create_app([router(desk.runs, SecretStr(TOKEN))], PostgresDirectory(database), Health(["database"]))
+    reports = RunReports(PostgresRuns(database), PostgresReportRows(database))
+    routes = [router(desk.runs, reports, SecretStr(TOKEN)), runs_v1.router(desk.runs, reports)]
+    desk.app = create_app(routes, PostgresDirectory(database), Health(["database"]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(desk.app), base_url="http://alerts") as client:
         desk.client = client
         yield desk

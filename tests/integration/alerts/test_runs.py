@@ -13,11 +13,13 @@ import pytest
 from pydantic import SecretStr
 
 from services.alerts.adapters.directory_store import PostgresDirectory
+from services.alerts.adapters.report_rows import PostgresReportRows
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.domain.names import name_id
 from services.alerts.handlers.http import create_app
 from services.alerts.handlers.http.runs import router
 from services.alerts.ports.sink import Batch, Place
+from services.alerts.use_cases.run_reports import RunReports
 from services.alerts.use_cases.sink import store
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.telemetry.health import Health
@@ -345,7 +347,8 @@ async def test_a_missing_or_wrong_token_is_refused(desk: Desk, given: str | None
 
 @pytest.mark.parametrize("token", [None, SecretStr("")])
 async def test_without_a_token_in_the_settings_the_daily_run_is_off(desk: Desk, token: SecretStr | None) -> None:
-    app = create_app([router(desk.runs, token)], PostgresDirectory(desk.database), Health(["database"]))
+    reports = RunReports(desk.runs.store, PostgresReportRows(desk.database))
+    app = create_app([router(desk.runs, reports, token)], PostgresDirectory(desk.database), Health(["database"]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://alerts") as client:
         answer = await client.post("/billing/reconciliation/runs/daily", headers={"x-reconciliation-token": ""})
 

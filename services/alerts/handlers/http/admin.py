@@ -15,7 +15,7 @@ from services.alerts.domain.triage import Reason, Resolve, Status, TransitionRef
 from services.alerts.handlers.http.auth import Manager
 from services.alerts.handlers.http.pagination import Page, Paging, page
 from services.alerts.handlers.http.problem import Problem, not_found, problem_responses
-from services.alerts.handlers.http.runs import place_of
+from services.alerts.handlers.http.run_bodies import Stage, place_of, under_way
 from services.alerts.handlers.http.triage import after_time, known_id
 from services.alerts.ports.runs import Run, RunType
 from services.alerts.ports.triage import Filter, Stored
@@ -26,7 +26,6 @@ from shared.contracts.discrepancy import Key, Severity
 PACK_DEFAULT = "stack"
 """What a run on demand looks at unless it names another pack: the names here are the stack pack's."""
 
-Stage = Literal["running", "provisional", "completed", "incomplete", "failed"]
 PackFilter = Annotated[str | None, Query(max_length=64, description="Only of this pack; else of every pack.")]
 
 
@@ -199,22 +198,11 @@ def _add_run(routes: APIRouter, runs: Runs) -> None:
         try:
             return _line(await runs.manual(caller.org, body.pack, caller.actor))
         except RunUnderWay as other:
-            raise _under_way(other.run) from None
+            raise under_way(other.run) from None
         except PackUnknown:
             raise not_found("pack with rules in force", body.pack) from None
         except OrgUnknown:
             raise not_found("organisation", caller.org) from None
-
-
-def _under_way(run: Run) -> Problem:
-    why = f" ({run.error})" if run.error else ""
-    return Problem(
-        409,
-        "run-under-way",
-        f"the {run.run_type} run {run.id} of the pack {run.pack} over {run.period} is running since "
-        f"{run.created_at.isoformat()}{why}; ask again when it has ended",
-        running=_line(run).model_dump(mode="json"),
-    )
 
 
 def _line(run: Run) -> ReportLine:
