@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tieout.budget_sqlite import Step
 
 PAGE_ROWS = 100
+PICTURE_ROWS_MAX = 400
+"""Rows below a picture: a year of a daily job."""
 
 HELP = """Budgets: tracked usage + plugs = what was spent, to the cent. Needs TIEOUT_API_URL (default http://127.0.0.1:8081) and TIEOUT_API_KEY."""
 CREATE_EXAMPLE = """Example:
@@ -48,6 +50,13 @@ with consoles.yaml such as
     consoles: {claude: {file: balance.json, field: remaining}, other: {url: "https://…", field: data.balance, token_variable: OTHER_TOKEN}}
 """
 
+PICTURE_EXAMPLE = """Examples:
+
+    tieout budget picture
+
+    tieout budget picture --budget claude --output claude.html
+"""
+
 IMPORT_EXAMPLE = """Examples:
 
     tieout budget import-sqlite usage.db --dry-run
@@ -70,6 +79,7 @@ def register(app: typer.Typer) -> None:
     budget.command()(status)
     budget.command()(history)
     budget.command(epilog=ODOMETER_EXAMPLE)(odometer)
+    budget.command(epilog=PICTURE_EXAMPLE)(picture)
     budget.command()(unified)
     budget.command(epilog=DAILY_EXAMPLE)(daily)
     budget.command(name="import-sqlite", epilog=IMPORT_EXAMPLE)(import_sqlite)
@@ -181,6 +191,31 @@ def odometer(
         return
     body = {"provider": provider, "reading": _amount("--read", read), "month": month, "currency": currency}
     _tell(_send("POST", "/budget/odometer", body), _odometer_lines, as_json)
+
+
+def picture(
+    budget: BudgetOption = None,
+    output: Annotated[Path, typer.Option(help="Where to: an SVG, or a page with its rows if it ends in .html.")] = Path(
+        "budget.svg"
+    ),
+) -> None:
+    """Draw a budget over time: tracked usage and plugs, adding up to what was spent."""
+    from shared.errors import UsageError
+    from tieout.api import from_environment
+    from tieout.budget_page import page
+
+    if output.suffix not in {".svg", ".html"}:
+        raise UsageError(f"--output: {output} ends neither in .svg nor in .html")
+    named = {} if budget is None else {"budget": budget}
+    status = _get("/budget/status", named)
+    drawn = from_environment().get_text("/budget/picture", {"budget": status["budget"]}, accept="image/svg+xml")
+    if output.suffix == ".html":
+        drawn = page(status["budget"], drawn, list(_rows(status["budget"], PICTURE_ROWS_MAX)))
+    try:
+        output.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror}") from None
+    print(f"wrote {output}", flush=True)
 
 
 def unified(as_json: JsonOption = False) -> None:

@@ -55,7 +55,7 @@ async def terminal(database: Database) -> AsyncIterator[Terminal]:
         await serving
 
 
-async def test_both_worked_examples_by_command(terminal: Terminal):
+async def test_both_worked_examples_by_command(terminal: Terminal, tmp_path: Path):
     """From no budget to the history; what was recorded is recorded once."""
     code, _, err = await terminal.tieout("budget", "reconcile", "--remaining", "19.54")
     assert (code, "tieout budget create claude" in err) == (2, True)
@@ -87,6 +87,10 @@ async def test_both_worked_examples_by_command(terminal: Terminal):
     assert out.endswith("all  spent 10.84 USD\n")
     _, out, _ = await terminal.tieout("budget", "status")
     assert "tracking poor" in out
+    page = tmp_path / "claude.html"
+    assert await terminal.tieout("budget", "picture", "--output", str(page)) == (0, f"wrote {page}\n", "")
+    assert "claude (anthropic): 0.11 tracked + 5.31 plugs = 5.42 USD used" in page.read_text()
+    assert "anthropic-console-sync" in page.read_text()
 
 
 async def test_odometer_by_command(terminal: Terminal):

@@ -282,6 +282,19 @@ def _overview(routes: APIRouter, budgets: Budgets) -> None:
         except BudgetUnknown as error:
             raise problem_of(error) from None
 
+    @routes.get(
+        "/picture",
+        response_class=Response,
+        responses={**errors, 200: {"content": {"image/svg+xml": {}}, "description": "SVG, without scripts"}},
+    )
+    async def picture(caller: Reader, budget: NameQuery = None) -> Response:
+        """Draw a budget over time: tracked usage and plugs, adding up to what was spent, against the total."""
+        try:
+            drawn = await budgets.picture(caller.org, budget)
+        except BudgetUnknown as error:
+            raise problem_of(error) from None
+        return Response(drawn, media_type="image/svg+xml")
+
     @routes.get("/narrator", responses=errors)
     async def narrator(caller: Reader) -> Response:
         """Tell all of it in a few sentences."""
