@@ -4,6 +4,7 @@ import typer
 
 from tieout.cli.bots_exchange import EXAMPLE as EXCHANGE_EXAMPLE
 from tieout.cli.bots_exchange import exchange_snapshot
+from tieout.cli.bots_feed import FEED_EXAMPLE, RULES_EXAMPLE, feed, rules
 from tieout.cli.bots_reconcile import EXAMPLE as RECONCILE_EXAMPLE
 from tieout.cli.bots_reconcile import reconcile
 
@@ -15,4 +16,6 @@ def register(app: typer.Typer) -> None:
     bots = typer.Typer(help=HELP, no_args_is_help=True)
     bots.command(epilog=RECONCILE_EXAMPLE)(reconcile)
     bots.command("exchange-snapshot", epilog=EXCHANGE_EXAMPLE)(exchange_snapshot)
+    bots.command(epilog=FEED_EXAMPLE)(feed)
+    bots.command(epilog=RULES_EXAMPLE)(rules)
     app.add_typer(bots, name="bots")

@@ -1,0 +1,82 @@
+"""`tieout bots feed` and `tieout bots rules`: the live path of the pack."""
+
+from typing import Annotated
+
+import typer
+
+FEED_EXAMPLE = """Examples:
+
+    TIEOUT_INGEST_URL=http://127.0.0.1:8080 TIEOUT_API_KEY=tk_... tieout bots feed --org acme
+
+    tieout bots feed --once
+"""
+RULES_EXAMPLE = """Examples:
+
+    tieout bots rules > rules.json
+
+    tieout bots rules --org acme
+"""
+OrgOption = Annotated[
+    str | None,
+    typer.Option(help="Put the rules that the thresholds make in force for this org, over Kafka.", show_default=False),
+]
+
+
+def feed(
+    org: OrgOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Post what is new now and leave.")] = False,
+    poll_s: Annotated[
+        float, typer.Option("--poll-s", help="Seconds between two looks at the files.", min=0.05, max=60)
+    ] = 0.5,
+) -> None:
+    """Follow what bots write (snapshots, fills.csv, event stores, the exchange's snapshot) and post it to ingest.
+
+    Files lie where RECON_SNAPSHOT_FILES, RECON_FILLS_FILES, RECON_EVENT_FILES and RECON_EXCHANGE_SNAPSHOT_PATH say, as
+    for `reconcile`. How far they were read is stored beside the reports once ingest has acknowledged, so a feed that is
+    killed goes on where it was. With --org the thresholds file is followed too: when it changes, so do the rules. While
+    ingest is away the feed waits; exit code 2: something has to be mended, such as the key; 3 (with --once): away.
+    """
+    from shared.kafka.settings import KafkaSettings
+    from shared.packs.bots.places import read_places
+    from shared.packs.bots.thresholds import ThresholdsFile
+    from shared.settings import load_settings
+    from tieout.bots.feed.rules import RulesFollower
+    from tieout.bots.feed.run import Feed, stopped_by_signals
+    from tieout.ingest_api import from_environment, tell_of_retries
+
+    tell_of_retries(lambda line: print(line, flush=True))
+    follower = None if org is None else RulesFollower(load_settings(KafkaSettings), org)
+    running = Feed(read_places(), from_environment(), ThresholdsFile(), follower, lambda line: print(line, flush=True))
+    with stopped_by_signals(running.stop):
+        if once:
+            running.once()
+        else:
+            print(f"following the bots' files; position in {running.position_path}", flush=True)
+            running.forever(poll_s)
+    print(f"{running.posted} events posted, {running.refused} refused", flush=True)
+
+
+def rules(org: OrgOption = None) -> None:
+    """Print the rules that the thresholds file and environment make, as JSON; with --org, put them in force.
+
+    `tieout rules check` and `tieout rules apply` take what is printed. The bots are those whose files are there.
+    """
+    from shared.packs.bots.places import read_places
+    from shared.packs.bots.rules import document_of
+    from shared.packs.bots.thresholds import load_thresholds
+
+    thresholds, bots = load_thresholds(), [one.bot for one in read_places().find().bots]
+    if org is None:
+        import json
+
+        print(json.dumps(document_of(thresholds, bots), indent=2), flush=True)
+        return
+    import threading
+
+    from shared.kafka.settings import KafkaSettings
+    from shared.settings import load_settings
+    from tieout.bots.feed.rules import RulesFollower
+
+    lines = RulesFollower(load_settings(KafkaSettings), org).follow(thresholds, bots, threading.Event())
+    for line in lines or [f"pack bots of org {org} is in force as it is"]:
+        print(line, flush=True)
