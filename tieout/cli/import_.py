@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tieout.importing.preview import Preview
     from tieout.importing.reading import Ready, Tally
     from tieout.importing.scratch import Scratch
-    from tieout.offline.replay import Place
+    from tieout.offline.lines import Place
 
 EXAMPLES = """Examples, in the folder examples/bank_and_stripe:
 

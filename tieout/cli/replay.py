@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shared.contracts.discrepancy import Check, Discrepancy
     from shared.rules.model import Rule
     from tieout.offline.explained import Explained
-    from tieout.offline.replay import Place
+    from tieout.offline.lines import Place
 
 
 class Format(StrEnum):
@@ -79,7 +79,15 @@ def replay(
             raise UsageError(f"{path}: the pack {file.pack!r} is already given by another --rules file; join them")
         packs[file.pack] = file.rules
     with _Progress() as progress:
-        replayed = run(events, packs, org=org, until=time_of(until), complain=progress.complain, step=progress.step)
+        replayed = run(
+            events,
+            packs,
+            org=org,
+            until=time_of(until),
+            complain=progress.complain,
+            step=progress.step,
+            items=False,
+        )
     engine = replayed.engine
     last = engine.last_revisions()
     shown = engine.revisions if all_revisions else last

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shared.rules.model import RuleFile
     from tieout.offline.compare import Change, Comparison, Figures
     from tieout.offline.engine import OfflineEngine
-    from tieout.offline.replay import Place
+    from tieout.offline.lines import Place
 
 EXAMPLE = """Example:
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol, Self
 from shared.errors import DependencyAway, UsageError
 from tieout.importing.reading import Ready
 from tieout.ingest_api import IngestApi
-from tieout.offline.replay import Complain
+from tieout.offline.lines import Complain
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 1_000_000

@@ -13,7 +13,7 @@ from services.ingest.domain.formats.rows import Format, Row, RowError
 from shared.contracts.event import EventRefused, PostedEvent, accept
 from shared.errors import UsageError
 from tieout.importing.scratch import Scratch
-from tieout.offline.replay import Complain, Place
+from tieout.offline.lines import Complain, Place
 
 CHUNK_BYTES = 64 * 1024
 """Of a file at once."""

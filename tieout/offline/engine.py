@@ -9,7 +9,7 @@ from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus
 from shared.contracts.event import Event, from_milliseconds, milliseconds
 from shared.contracts.item import Item
-from shared.contracts.leg import FeedCount, Tick, Withdraw, keyless_group_key, read_group_key
+from shared.contracts.leg import FeedCount, Leg, Tick, Withdraw, keyless_group_key, read_group_key
 from shared.ids import dead_letter_id
 from shared.rules.compiled import rule_record
 from shared.rules.extract import Extracted, Extractor, Problem
@@ -17,20 +17,15 @@ from shared.rules.feed_rule import FeedRuleModel
 from shared.rules.model import Rule
 
 CONTROL = b""
+_Record = tuple[str, str, str, str]
+"""Org, generation of the rule, source, record."""
 _decode_item = msgspec.json.Decoder(Item).decode
 
 
 class OfflineEngine:
     """Feeds events in order of receipt to one core, as ingest would through Kafka, with a single inbox partition."""
 
-    def __init__(self, packs: Mapping[str, Sequence[Rule]]) -> None:
-        self.revisions: list[Discrepancy] = []
-        """Every revision, in the order they were published."""
-        self.items: dict[str, Item] = {}
-        """Each item's last revision, by id."""
-        self.checks: list[Check] = []
-        """Every verdict on a reading, in the order they were published; a later one of the same reading replaces it."""
-        self.dead_letters: list[DeadLetter] = []
+    def __init__(self, packs: Mapping[str, Sequence[Rule]], *, items: bool = True) -> None:
         self.not_reconciled: dict[tuple[str, str], int] = {}
         """Events that no rule selects, by source and type."""
         self._packs = packs
@@ -44,31 +39,66 @@ class OfflineEngine:
             for source in rule.source
         )
         """Sources whose events are counted: files are no feeds unless a rule says so."""
-        self.feeds: dict[tuple[str, str], FeedStatus] = {}
-        """How each feed stood when it was told last."""
-        self._keyless: set[bytes] = set()
-        self._keyed: set[bytes] = set()
+        self._keeps_items = items
+        self._revisions: list[Discrepancy] = []
+        self._items: dict[str, Item] = {}
+        self._checks: list[Check] = []
+        self._dead_letters: list[DeadLetter] = []
+        self._feeds: dict[tuple[str, str], FeedStatus] = {}
+        self._keyless: dict[_Record, bytes] = {}
+        """Groups of records that came without a key."""
+        self._keyed: set[int] = set()
+        """Hashes of the records that came with one: all of them, so they are kept as short as can be."""
         self._offset = 0
+
+    @property
+    def revisions(self) -> list[Discrepancy]:
+        """Every revision, in the order they were published."""
+        self._collect()
+        return self._revisions
+
+    @property
+    def items(self) -> dict[str, Item]:
+        """Each item's last revision, by id; empty where items are not kept."""
+        self._collect()
+        return self._items
+
+    @property
+    def checks(self) -> list[Check]:
+        """Every verdict on a reading, in the order they were published; a later one of the same reading replaces it."""
+        self._collect()
+        return self._checks
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """Events, or parts of them, that could not be used."""
+        self._collect()
+        return self._dead_letters
+
+    @property
+    def feeds(self) -> dict[tuple[str, str], FeedStatus]:
+        """How each feed stood when it was told last."""
+        self._collect()
+        return self._feeds
 
     def feed(self, event: Event) -> None:
         """Apply one event; its receipt must not be before the previous one's."""
         received_ms = milliseconds(event.received_at)
-        self.advance(received_ms)
-        extracted = self._extractor(event.org).extract(event, 0, self._offset, received_ms)
+        extracted = self._extractor(event.org, received_ms).extract(event, 0, self._offset, received_ms)
         self._note(event, extracted)
+        if self._counted or not extracted.legs:
+            self.advance(received_ms)  # else the leg itself moves log time
         for group, leg in extracted.legs:
             self._core.apply(group, leg, self._offset)
-        self._withdraw_keyless(event, extracted, received_ms)
+            self._withdraw_keyless(event.org, group, leg)
         if event.source in self._counted:
             count = FeedCount(event.org, event.source, 1, received_ms, received_ms, 0, 0)
             self._core.apply(CONTROL, Tick(0, 1, received_ms, [count]), self._offset)
         self._offset += 1
-        self._collect()
 
     def advance(self, time_ms: int) -> None:
         """Let log time come to `time_ms` (milliseconds since 1970), so that what is due before it happens."""
         self._core.apply(CONTROL, Tick(0, 1, time_ms, [] if self._counted else None), self._offset)
-        self._collect()
 
     def snapshot(self) -> list[tuple[bytes, bytes]]:
         """Return the core's state, for an engine that goes on where this one stopped."""
@@ -93,9 +123,10 @@ class OfflineEngine:
             last[check.org, check.rule, key, check.code, check.currency, check.as_of, check.period] = check
         return list(last.values())
 
-    def _extractor(self, org: str) -> Extractor:
+    def _extractor(self, org: str, received_ms: int) -> Extractor:
         extractor = self._extractors.get(org)
         if extractor is None:
+            self.advance(received_ms)
             extractor = self._extractors[org] = Extractor(org, self._packs)
             for pack, model in extractor.models.values():
                 self._core.apply(CONTROL, rule_record(org, pack, model, 0), self._offset)
@@ -105,7 +136,7 @@ class OfflineEngine:
         if not extracted.selected:
             kind = (event.source, event.type)
             self.not_reconciled[kind] = self.not_reconciled.get(kind, 0) + 1
-        self.dead_letters += [self._dead_letter(event, problem) for problem in extracted.problems]
+        self._dead_letters += [self._dead_letter(event, problem) for problem in extracted.problems]
 
     def _dead_letter(self, event: Event, problem: Problem) -> DeadLetter:
         return DeadLetter(
@@ -123,26 +154,30 @@ class OfflineEngine:
             raw=b"",
         )
 
-    def _withdraw_keyless(self, event: Event, extracted: Extracted, received_ms: int) -> None:
+    def _withdraw_keyless(self, org: str, group: bytes, leg: Leg) -> None:
         """Do what alerts does on a running system: a record seen with and without a key leaves the group without one."""
-        for group, leg in extracted.legs:
-            if leg.adjusts is not None:
-                continue
-            name = read_group_key(group)
-            keyless = keyless_group_key(event.org, name.rule, event.source, event.record)
-            (self._keyless if name.keyless else self._keyed).add(keyless)
-            if keyless in self._keyless and keyless in self._keyed:
-                self._core.apply(keyless, Withdraw(event.source, event.record, 0, received_ms), self._offset)
+        if leg.adjusts is not None:
+            return
+        record = (org, leg.generation, leg.source, leg.record)
+        if b",null," in group and (name := read_group_key(group)).keyless:
+            self._keyless[record] = keyless_group_key(org, name.rule, leg.source, leg.record)
+        else:
+            self._keyed.add(hash(record))
+        if record in self._keyless and hash(record) in self._keyed:
+            withdraw = Withdraw(leg.source, leg.record, 0, leg.received_at)
+            self._core.apply(self._keyless[record], withdraw, self._offset)
 
     def _collect(self) -> None:
         changes = self._core.take()
-        self.revisions += changes.discrepancies
-        self.checks += [check for _, check in changes.checks]
-        self.dead_letters += changes.dead_letters
-        self.feeds |= {(status.org, status.source): status for status in changes.feeds}
+        self._revisions += changes.discrepancies
+        self._checks += [check for _, check in changes.checks]
+        self._dead_letters += changes.dead_letters
+        self._feeds |= {(status.org, status.source): status for status in changes.feeds}
+        if not self._keeps_items:
+            return
         for _, made in changes.items:
             item = made if isinstance(made, Item) else _decode_item(made)
-            self.items[item.id] = item
+            self._items[item.id] = item
 
     @property
     def log_time(self) -> str:

@@ -1,39 +1,17 @@
 """`tieout replay`: events from files through the same core as the services, without Kafka."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.contracts.event import EventRefused, PostedEvent, accept, decode_posted, milliseconds
-from shared.errors import UsageError
+from shared.contracts.event import EventRefused, accept, milliseconds
 from shared.rules.model import Rule
 from tieout.offline.engine import OfflineEngine
+from tieout.offline.lines import Complain, EventFiles, Line, Place
 
-LINE_MAX_BYTES = 1_000_000
-"""A line longer than this is no event."""
-
-
-class Place(NamedTuple):
-    """A line of a file, as people write it."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-class Line(NamedTuple):
-    """A readable event and where it stands."""
-
-    received_at: datetime
-    place: Place
-    posted: PostedEvent
-
-
-Complain = Callable[[Place, str], None]
-"""Called with the place and `refused: …` or `dead letter: …`."""
+COLLECT_EVENTS = 1_000
+"""Events between two looks at what the core has made."""
 
 
 class Replayed(NamedTuple):
@@ -44,39 +22,6 @@ class Replayed(NamedTuple):
     complaints: int
 
 
-def read_events(paths: Sequence[Path], complain: Complain) -> list[Line]:
-    """Read every event of `paths`, merged by receipt (`received_at`, else `occurred_at`).
-
-    Ties keep the order of the arguments, then of the lines. Lines that are no events are complained about.
-
-    Raises:
-        UsageError: a file cannot be read.
-    """
-    lines = [line for path in paths for line in _read(path, complain)]
-    lines.sort(key=lambda line: line.received_at)
-    return lines
-
-
-def _read(path: Path, complain: Complain) -> Iterator[Line]:
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if not raw.strip():
-                    continue
-                place = Place(str(path), number)
-                if len(raw) > LINE_MAX_BYTES:
-                    complain(place, f"refused: the line is longer than {LINE_MAX_BYTES} bytes")
-                    continue
-                try:
-                    posted = decode_posted(raw)
-                except EventRefused as error:
-                    complain(place, f"refused: {error}")
-                    continue
-                yield Line((posted.received_at or posted.occurred_at).astimezone(UTC), place, posted)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def replay(
     paths: Sequence[Path],
     packs: Mapping[str, Sequence[Rule]],
@@ -85,8 +30,11 @@ def replay(
     until: datetime | None,
     complain: Complain,
     step: Callable[[int, int], None] = lambda _done, _of: None,
+    items: bool = True,
 ) -> Replayed:
     """Run the files through the core and let log time come to `until`.
+
+    Memory holds what the rules remember, the results, and few events: files are read as streams.
 
     Args:
         paths: JSON Lines files of events.
@@ -94,28 +42,58 @@ def replay(
         org: organisation of events that name none.
         until: log time to advance to at the end, so that deadlines fire.
         complain: told of every line that is refused or becomes a dead letter.
-        step: told of progress (events done, events in all).
+        step: told of progress (lines done, lines in all).
+        items: keep the items of matches and pending groups as well; without them memory stays smaller.
     """
-    complaints = 0
-
-    def count(place: Place, what: str) -> None:
-        nonlocal complaints
-        complaints += 1
-        complain(place, what)
-
-    lines = read_events(paths, count)
-    engine = OfflineEngine(packs)
-    told = 0
-    for done, line in enumerate(lines):
-        try:
-            engine.feed(accept(line.posted, org=line.posted.org or org, received_at=line.received_at))
-        except EventRefused as error:
-            count(line.place, f"refused: {error}")
-            continue
-        for letter in engine.dead_letters[told:]:
-            count(line.place, f"dead letter: {letter.reason}: {letter.detail}")
-        told = len(engine.dead_letters)
-        step(done + 1, len(lines))
+    run = _Run(OfflineEngine(packs, items=items), org, complain)
+    with EventFiles(paths) as files:
+        for done, line in enumerate(files.read(run.complain), start=1):
+            run.feed(line)
+            if done % COLLECT_EVENTS == 0:
+                run.collect()
+                step(done, len(files))
+        run.collect()
+        step(len(files), len(files))
     if until is not None:
-        engine.advance(milliseconds(until))
-    return Replayed(engine, len(lines), complaints)
+        run.engine.advance(milliseconds(until))
+    return Replayed(run.engine, run.events, run.complaints)
+
+
+class _Run:
+    """Lines to the engine, and what it refuses back to their places."""
+
+    def __init__(self, engine: OfflineEngine, org: str, complain: Complain) -> None:
+        self.engine = engine
+        self.events = 0
+        """Readable events, refused by the engine or not."""
+        self.complaints = 0
+        self._org = org
+        self._tell = complain
+        self._places: list[Place] = []
+        """Of the events since the last look, by their offset."""
+        self._begin = 0
+        self._told = 0
+
+    def feed(self, line: Line) -> None:
+        self.events += 1
+        try:
+            event = accept(line.posted, org=line.posted.org or self._org, received_at=line.received_at)
+        except EventRefused as error:
+            self.complain(line.place, f"refused: {error}")
+            return
+        self.engine.feed(event)
+        self._places.append(line.place)
+
+    def collect(self) -> None:
+        """Tell of the dead letters since the last look, in the order of their lines."""
+        letters = self.engine.dead_letters
+        for letter in sorted(letters[self._told :], key=lambda letter: letter.inbox_offset):
+            place = self._places[letter.inbox_offset - self._begin]
+            self.complain(place, f"dead letter: {letter.reason}: {letter.detail}")
+        self._told = len(letters)
+        self._begin += len(self._places)
+        self._places.clear()
+
+    def complain(self, place: Place, what: str) -> None:
+        self.complaints += 1
+        self._tell(place, what)

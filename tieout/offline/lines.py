@@ -1,0 +1,196 @@
+"""Event files as one stream in order of receipt, in bounded memory whatever their size and order."""
+
+import heapq
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+import msgspec
+
+from shared.contracts.event import EventRefused, PostedEvent, decode_posted
+from shared.errors import UsageError
+
+LINE_MAX_BYTES = 1_000_000
+"""A line longer than this is no event."""
+RUN_LINES = 50_000
+"""Lines that are sorted in memory at once, where a file is not in order of receipt; about 50 MB."""
+
+
+class Place(NamedTuple):
+    """A line of a file, as people write it."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Line(NamedTuple):
+    """A readable event and where it stands."""
+
+    received_at: datetime
+    place: Place
+    posted: PostedEvent
+
+
+Complain = Callable[[Place, str], None]
+"""Called with the place and `refused: …` or `dead letter: …`."""
+
+
+class EventFiles:
+    """Files of events, merged by receipt (`received_at`, else `occurred_at`).
+
+    Ties keep the order of the files, then of the lines. Each file is read twice: first for the times alone, so that a file
+    in order needs no sorting; others are sorted in runs on disk. What cannot be read twice (a pipe) is copied first.
+    Raises `UsageError` when a file cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._stack = ExitStack()
+        self._files: list[_File] = []
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tieout-replay-")))
+            self._files = [_look(path, scratch / str(number)) for number, path in enumerate(self._paths)]
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __len__(self) -> int:
+        """Lines that are not empty, readable or not."""
+        return sum(file.lines for file in self._files)
+
+    def read(self, complain: Complain) -> Iterator[Line]:
+        """Yield every event; lines that are none are complained about."""
+        streams = [file.read(complain) for file in self._files]
+        return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_received)
+
+
+_received = attrgetter("received_at")
+
+
+class _Times(msgspec.Struct):
+    """What a first look needs of a line."""
+
+    occurred_at: datetime
+    received_at: datetime | None = None
+
+
+_decode_times = msgspec.json.Decoder(_Times).decode
+_encode_run = msgspec.msgpack.Encoder().encode
+_decode_run = msgspec.msgpack.Decoder(tuple[int, bytes]).decode
+_RUN_HEAD_BYTES = 4
+
+
+class _File(NamedTuple):
+    """A file that was looked at once."""
+
+    name: str
+    """As the user wrote it."""
+    content: Path
+    lines: int
+    in_order: bool
+    scratch: Path
+
+    def read(self, complain: Complain) -> Iterator[Line]:
+        lines = _lines(self, complain)
+        return lines if self.in_order else _sorted(lines, self.scratch, self.name)
+
+
+def _look(path: Path, scratch: Path) -> _File:
+    try:
+        content = path
+        if not path.is_file():
+            content = scratch.with_suffix(".copy")
+            with path.open("rb") as source, content.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        lines, in_order, last = 0, True, None
+        with content.open("rb") as file:
+            for _, raw in _raw_lines(file):
+                lines += 1
+                time = _time(raw)
+                if time is None:
+                    continue
+                in_order = in_order and (last is None or time >= last)
+                last = time
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    return _File(str(path), content, lines, in_order, scratch)
+
+
+def _time(raw: bytes) -> datetime | None:
+    """Return the receipt that a line tells; None where it tells none, and the second look will say why."""
+    try:
+        times = _decode_times(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    time = times.received_at or times.occurred_at
+    return time if time.tzinfo is not None else None
+
+
+def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of each line that is not empty; of one that is too long, one byte more than is allowed."""
+    number = 0
+    while raw := file.readline(LINE_MAX_BYTES + 1):
+        number += 1
+        rest = raw
+        while len(rest) > LINE_MAX_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(LINE_MAX_BYTES + 1)
+        if raw.strip():
+            yield number, raw
+
+
+def _lines(file: _File, complain: Complain) -> Iterator[Line]:
+    with file.content.open("rb") as content:
+        for number, raw in _raw_lines(content):
+            place = Place(file.name, number)
+            if len(raw) > LINE_MAX_BYTES:
+                complain(place, f"refused: the line is longer than {LINE_MAX_BYTES} bytes")
+                continue
+            try:
+                posted = decode_posted(raw)
+            except EventRefused as error:
+                complain(place, f"refused: {error}")
+                continue
+            yield Line((posted.received_at or posted.occurred_at).astimezone(UTC), place, posted)
+
+
+def _sorted(lines: Iterator[Line], scratch: Path, name: str) -> Iterator[Line]:
+    """Sort by receipt in runs on disk; equal receipts keep their order, for runs are merged in theirs."""
+    runs: list[Path] = []
+    run: list[Line] = []
+    for line in lines:
+        run.append(line)
+        if len(run) >= RUN_LINES:
+            runs.append(_write_run(run, scratch.with_suffix(f".run{len(runs)}")))
+            run = []
+    run.sort(key=_received)
+    return heapq.merge(*(_read_run(path, name) for path in runs), run, key=_received)
+
+
+def _write_run(run: list[Line], path: Path) -> Path:
+    run.sort(key=_received)
+    encode = msgspec.json.Encoder().encode
+    with path.open("wb") as file:
+        for line in run:
+            row = _encode_run((line.place.line, encode(line.posted)))
+            file.write(len(row).to_bytes(_RUN_HEAD_BYTES) + row)
+    return path
+
+
+def _read_run(path: Path, name: str) -> Iterator[Line]:
+    with path.open("rb") as file:
+        while head := file.read(_RUN_HEAD_BYTES):
+            number, raw = _decode_run(file.read(int.from_bytes(head)))
+            posted = decode_posted(raw)
+            yield Line((posted.received_at or posted.occurred_at).astimezone(UTC), Place(name, number), posted)
