@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command("latency", epilog="Example: tieout bench latency --seconds 60 --json")(bench_latency)
     group.command("sink", epilog="Example: tieout bench sink --json")(bench_sink)
     group.command("accuracy", epilog="Example: tieout bench accuracy --invoices 10000 --json")(bench_accuracy)
+    group.command("bots", epilog="Example: tieout bench bots --bots 200 --fills 1000000 --json")(bench_bots)
     app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
 
 
@@ -151,3 +152,28 @@ def bench_accuracy(
                 print(f"  {one}: {share}", flush=True)
         else:
             print(f"{name}: {value}", flush=True)
+
+
+def bench_bots(
+    bots: Annotated[int, typer.Option(min=1, max=10_000)] = 200,
+    fills: Annotated[
+        int, typer.Option(min=1, help="Of all bots together, each also a line of an event store.")
+    ] = 1_000_000,
+    more: Annotated[int, typer.Option(min=0, help="Fills that come between two cycles.")] = 2_000,
+    as_json: JSON = False,
+) -> None:
+    """Reconcile many bots with many fills: seconds and memory of a first cycle, an idle one and one with news."""
+    import json
+    from dataclasses import asdict
+
+    from tieout.bench.bots import bench
+
+    result = asdict(bench(bots, fills, more))
+    if as_json:
+        print(json.dumps(result), flush=True)
+        return
+    for name, value in result.items():
+        if name != "cycles":
+            print(f"{name}: {value}", flush=True)
+    for cycle in result["cycles"]:
+        print(", ".join(f"{name} {value}" for name, value in cycle.items()), flush=True)
