@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 from msgspec import structs
@@ -20,15 +21,14 @@ from shared.packs.bots.events import fills_event, input_event, snapshot_event
 from shared.packs.bots.findings import (
     Finding,
     check_of,
+    findings_of,
     in_order,
     named,
-    of_check,
-    of_discrepancy,
     status_of,
 )
 from shared.packs.bots.names import CHECKS, EXTERNAL, INPUT_RULE, PARITY_RULE, STATE_RULE
-from shared.packs.bots.places import DEFAULTS, Places
-from shared.packs.bots.rules import SWITCH_OF, Reset, is_checked, rules_of
+from shared.packs.bots.places import Places
+from shared.packs.bots.rules import SWITCH_OF, Reset, rules_of
 from shared.packs.bots.thresholds import BotThresholds, Thresholds
 from tieout.bots.memory import Memory, Seen
 from tieout.bots.reading import EVERYBODY, BotInput, Inputs, Problem, Reader
@@ -104,7 +104,8 @@ def run_cycle(
     found = [*notes, *_about_the_cycle(places, inputs, memory, thresholds, started, bots)]
     stale = _judge_states(inputs, thresholds, memory, options, at, bots)
     parity = _judge_parity(inputs, thresholds, at, bots)
-    found += _findings(memory, thresholds, [*stale, *parity.checks], parity.open)
+    verdicts = [*memory.checks.values(), *stale, *parity.checks]
+    found += findings_of([*memory.open.values(), *parity.open], _asked(verdicts, inputs), thresholds)
     findings = in_order(_with_since(found, memory, at))
     synthetic = _synthetic(at) if options.synthetic_drift else []
     memory.at = at
@@ -190,18 +191,15 @@ def _synthetic(at: datetime) -> list[Finding]:
     engine = OfflineEngine({PACK: [rule for rule in rules_of(thresholds).rules if rule.name == STATE_RULE]})
     event = snapshot_event(SYNTHETIC_BOT, SYNTHETIC, read_at=at)
     engine.feed(accept(event, org=ORG, received_at=at))
-    return in_order(of_discrepancy(one, thresholds) for one in engine.last_revisions() if one.state == "raised")
+    return findings_of(engine.last_revisions(), (), thresholds)
 
 
 # ---- findings
 
 
-def _findings(memory: Memory, thresholds: Thresholds, now: list[Check], parity: list[Discrepancy]) -> list[Finding]:
-    """Return what is open, and what could not be judged."""
-    found = [of_discrepancy(one, thresholds) for one in (*memory.open.values(), *parity)]
-    known = [one for one in memory.checks.values() if is_checked(one.code or "", thresholds.of(str(one.key)))]
-    told = (of_check(check, thresholds) for check in (*known, *now))
-    return found + [finding for finding in told if finding is not None]
+def _asked(checks: Iterable[Check], inputs: Inputs) -> list[Check]:
+    """Leave out the exchange where it says nothing of a bot."""
+    return [one for one in checks if one.code != "exchange_drift" or str(one.key) in inputs.exchanges]
 
 
 def _about_the_cycle(
@@ -215,7 +213,7 @@ def _about_the_cycle(
 
     if not bots:
         patterns = ", ".join((*places.snapshots, *places.fills, *places.events))
-        say("no_bots", f"No bot was found, so nothing was checked; looked for {patterns} (see {', '.join(DEFAULTS)}).")
+        say("no_bots", f"No bot was found, so nothing was checked; looked for {patterns} in {Path.cwd()}.")
     if inputs.exchange_problem:
         say("exchange_snapshot_missing", f"The exchange's snapshot could not be used: {inputs.exchange_problem}.")
     if inputs.unreadable:
@@ -281,7 +279,8 @@ def _report(
 
 def _bot_status(bot: str, thresholds: Thresholds, findings: list[Finding], inputs: Inputs) -> BotStatus:
     own = thresholds.of(bot)
-    checks = {check: str(status_of(one for one in findings if one.check == check)) for check in CHECKS}
+    unjudged = {check for one in findings for check in one.unjudged}
+    checks = {check: _standing(check, findings, is_judged=check not in unjudged) for check in CHECKS}
     for code, switch in SWITCH_OF.items():
         check = check_of(code)
         if check in checks and check != "input" and getattr(own, switch) is False:
@@ -289,6 +288,12 @@ def _bot_status(bot: str, thresholds: Thresholds, findings: list[Finding], input
     if own.exchange_check_enabled is None and bot not in inputs.exchanges:
         checks["exchange"] = "disabled"
     return BotStatus(bot=bot, status=status_of(findings), checks=checks)
+
+
+def _standing(check: str, findings: list[Finding], *, is_judged: bool) -> str:
+    """Return the worst finding of a check; `unknown` where there is none and it could not be judged."""
+    worst = status_of(one for one in findings if one.check == check)
+    return worst if is_judged or worst != "ok" else "unknown"
 
 
 def _accounting(bot: str, seen: Seen, before: Seen | None, inputs: Inputs) -> AccountingSnapshot:

@@ -70,7 +70,7 @@ class BotStatus(msgspec.Struct, frozen=True, kw_only=True):
     bot: str
     status: Status
     checks: dict[str, str]
-    """By check: ok, warning, critical, or `disabled`."""
+    """By check: ok, warning, critical, `unknown` (it could not be judged) or `disabled`."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

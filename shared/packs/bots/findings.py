@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from shared.contracts.discrepancy import Check, Discrepancy
+from shared.contracts.discrepancy import Check, Discrepancy, Key
 from shared.packs.bots.names import CHECKS, STATE_RULE
-from shared.packs.bots.rules import sizes_of
+from shared.packs.bots.rules import is_checked, sizes_of
 from shared.packs.bots.thresholds import Thresholds
 from shared.strict_yaml import parse_yaml
 
@@ -26,15 +26,25 @@ BOUNDS: Final[dict[str, tuple[str | None, str | None]]] = {
     "fill_count_mismatch": ("1", None),
 }
 """`warn` and `critical` threshold of checks whose bounds are not set by anybody."""
-_FIELDS: Final[dict[str, str]] = {
-    "equity_not_positive": "equity_quote",
-    "base_pct_out_of_range": "base_pct",
-    "inventory_drift": "base_pct or target_base_pct",
-    "exchange_drift": "base_pct or the exchange's base_pct",
-    "fees_paid_negative": "fees_paid",
-    "fees_counter_decreased": "fees_paid",
-    "turnover_without_fee_accrual": "turnover or fees_paid",
+UNJUDGED: Final[dict[str, tuple[str, ...]]] = {
+    "snapshot_missing": ("balance", "inventory", "accounting"),
+    "snapshot_unreadable": ("balance", "inventory", "accounting"),
+    "clock_went_back": ("balance", "inventory", "accounting"),
+    "fills_missing": ("fill_parity",),
+    "events_missing": ("fill_parity",),
+    "exchange_snapshot_missing": ("exchange",),
 }
+"""By code: which checks have no verdict while it is open."""
+_FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "equity_not_positive": ("equity_quote",),
+    "base_pct_out_of_range": ("base_pct",),
+    "inventory_drift": ("base_pct", "target_base_pct"),
+    "exchange_drift": ("base_pct", "the exchange's base_pct"),
+    "fees_paid_negative": ("fees_paid",),
+    "fees_counter_decreased": ("fees_paid",),
+    "turnover_without_fee_accrual": ("turnover", "fees_paid"),
+}
+"""By code: what it reads of a snapshot."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +67,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None
     """When it was first seen; RFC 3339."""
     about: str = ""
-    """Of what could not be judged: the code of the check that could not judge it."""
+    """Of what could not be judged: the codes of the checks that could not judge it."""
+
+    @property
+    def unjudged(self) -> set[str]:
+        """Which checks of the bot it leaves without a verdict."""
+        if self.about:
+            return {check_of(code) for code in self.about.split()}
+        return set(UNJUDGED.get(self.code, ()))
 
     @property
     def place(self) -> str:
@@ -65,14 +82,27 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.bot}/{self.code}/{self.about}"
 
 
+def findings_of(discrepancies: Iterable[Discrepancy], checks: Iterable[Check], thresholds: Thresholds) -> list[Finding]:
+    """Return everything that the engine's results mean, in order.
+
+    Args:
+        discrepancies: last revisions of the pack's rules; those that are resolved or expired are left out.
+        checks: the last verdict on each check of each bot, and those that say `stale` and are still true.
+        thresholds: in force.
+    """
+    found = [of_discrepancy(one, thresholds) for one in discrepancies if one.state == "raised" and not one.expired]
+    return in_order([*found, *_not_judged(checks, thresholds)])
+
+
 def of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
     """Return an open discrepancy of the pack's rules as a finding."""
-    bot = found.account or (found.key if isinstance(found.key, str) else "/".join(found.key))
+    bot, code = found.account or _bot(found.key), code_of(found.rule, found.type)
+    says: str | None = _findings().get(code, {}).get("says")
     return named(
         bot,
-        code_of(found.rule, found.type),
+        code,
         severity_of(found.severity),
-        found.explanation,
+        found.explanation if says is None else says.format(bot=bot, expected=found.expected, actual=found.actual),
         thresholds,
         expected=found.expected,
         actual=found.actual,
@@ -81,25 +111,41 @@ def of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
     )
 
 
-def of_check(check: Check, thresholds: Thresholds) -> Finding | None:
-    """Return what a verdict that is neither passed nor failed means: what could not be judged has not passed."""
-    bot = check.key if isinstance(check.key, str) else "/".join(check.key)
-    about = check.code or ""
-    since = check.as_of.isoformat()
-    if check.result == "stale":
-        words = (
-            f"{bot}: a snapshot or count dated {since} came after a newer one and was not judged; look at its clock."
-        )
-        return named(bot, "clock_went_back", "warning", words, thresholds, since=since)
-    severity: FindingSeverity = "critical" if check_of(about) == "balance" else "warning"
-    what = _FIELDS.get(about, "what was read")
-    if check.result == "error":
-        words = f"{bot}: {about or check.rule} could not be judged: {what} is {check.reason or 'not a number'}."
-        return named(bot, "not_a_number", severity, words, thresholds, since=since, about=about)
-    if check.result == "skipped" and check.rule == STATE_RULE and about != "exchange_drift":
-        words = f"{bot}: {about} could not be judged: the snapshot has no {what}."
-        return named(bot, "field_missing", severity, words, thresholds, since=since, about=about)
-    return None
+def _not_judged(checks: Iterable[Check], thresholds: Thresholds) -> Iterable[Finding]:
+    """Say what could not be judged, once per bot and cause: it has not passed."""
+    errors: dict[str, list[Check]] = {}
+    skipped: dict[str, list[Check]] = {}
+    for check in checks:
+        bot = _bot(check.key)
+        if check.result == "stale":
+            since = check.as_of.isoformat()
+            words = f"{bot}: a snapshot or count dated {since} came after a newer one and was not judged; look at its clock."
+            yield named(bot, "clock_went_back", "warning", words, thresholds, since=since)
+        elif not is_checked(check.code or "", thresholds.of(bot)):
+            continue
+        elif check.result == "error":
+            errors.setdefault(bot, []).append(check)
+        elif check.result == "skipped" and check.rule == STATE_RULE and check.code != "exchange_drift":
+            skipped.setdefault(bot, []).append(check)
+    for bot, failed in errors.items():
+        yield _could_not(bot, "not_a_number", failed, "is no number", thresholds)
+    for bot, failed in skipped.items():
+        yield _could_not(bot, "field_missing", failed, "is not in the snapshot", thresholds)
+
+
+def _could_not(bot: str, code: str, checks: list[Check], why: str, thresholds: Thresholds) -> Finding:
+    """Return one finding for all checks of a bot that one cause stops."""
+    about = sorted({one.code or one.rule for one in checks})
+    severity: FindingSeverity = "critical" if any(check_of(one) == "balance" for one in about) else "warning"
+    fields = sorted({field for one in about for field in _FIELDS.get(one, ("what was read",))})
+    whose = fields[0] if len(fields) == 1 else f"one of {', '.join(fields)}"
+    words = f"{bot}: {', '.join(about)} could not be judged, because {whose} {why}."
+    since = min(one.as_of for one in checks).isoformat()
+    return named(bot, code, severity, words, thresholds, since=since, about=" ".join(about))
+
+
+def _bot(key: Key) -> str:
+    return key if isinstance(key, str) else "/".join(key)
 
 
 def named(
