@@ -28,11 +28,17 @@ up: install      ## all services on this machine, until Ctrl-C
 
 test: install    ## every test, on a real Kafka and a real PostgreSQL; TESTS="…" chooses
 ifeq ($(strip $(TESTS)),)
-	@first=0; $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration || first=$$?; \
+	@first=0; $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration tests/simulation || first=$$?; \
 		$(BIN)/python -m pytest tests/e2e && exit $$first
 else
 	@$(BIN)/python -m pytest $(TESTS)
 endif
+
+simulate: install ## matcher and sink in simulated time; SEEDS=20000, or one: SEED=17
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --show,--seeds $(or $(SEEDS),2000))
+
+faults: install  ## real processes, killed and frozen, and a broken broker, database and network; FAULTS="-k sigstop" chooses
+	@$(BIN)/python -m pytest -s tests/faults $(FAULTS)
 
 check: install   ## formatting, lint, types, import contracts, generated documents
 	@$(BIN)/ruff format --check services shared tieout tests bench
