@@ -111,6 +111,11 @@ def of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
     )
 
 
+def of_check(check: Check, thresholds: Thresholds) -> Finding | None:
+    """Return what one verdict that is neither passed nor failed means; of several, `findings_of` makes one per cause."""
+    return next(iter(findings_of((), (check,), thresholds)), None)
+
+
 def _not_judged(checks: Iterable[Check], thresholds: Thresholds) -> Iterable[Finding]:
     """Say what could not be judged, once per bot and cause: it has not passed."""
     errors: dict[str, list[Check]] = {}
