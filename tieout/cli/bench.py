@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
     group.command("latency", epilog="Example: tieout bench latency --seconds 60 --json")(bench_latency)
     group.command("sink", epilog="Example: tieout bench sink --json")(bench_sink)
+    group.command("replay", epilog="Example: tieout bench replay --json")(bench_replay)
     group.command("accuracy", epilog="Example: tieout bench accuracy --invoices 10000 --json")(bench_accuracy)
     group.command("bots", epilog="Example: tieout bench bots --bots 200 --fills 1000000 --json")(bench_bots)
     app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
@@ -112,6 +113,27 @@ def bench_sink(
     from tieout.bench.sink import bench
 
     show(asyncio.run(bench(rows, discrepant_percent)), as_json=as_json)
+
+
+def bench_replay(
+    payments: Annotated[int, typer.Option(min=1_000, help="Events in each of the two files, about.")] = 1_000_000,
+    as_json: JSON = False,
+) -> None:
+    """Reconcile two files offline, beside a PostgreSQL that loads and joins the same files.
+
+    It starts a PostgreSQL of its own (extra `embedded`). Above 1, `ratio` says how many times faster tieout is.
+    """
+    import json
+    from dataclasses import asdict
+
+    from tieout.bench.replay import bench
+
+    result = asdict(bench(payments))
+    if as_json:
+        print(json.dumps(result), flush=True)
+        return
+    for name, value in result.items():
+        print(f"{name}: {value}", flush=True)
 
 
 def bench_accuracy(
