@@ -17,6 +17,8 @@ import structlog
 from fastapi import APIRouter
 
 from services.alerts.adapters.budget_store import PostgresBudgets
+from services.alerts.adapters.correction_file import FilePolicies, read_policies
+from services.alerts.adapters.correction_store import PostgresCorrections
 from services.alerts.adapters.check_store import PostgresChecks
 from services.alerts.adapters.counts_store import PostgresCounts
 from services.alerts.adapters.cuts import KafkaCuts
@@ -29,6 +31,7 @@ from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.explanation_store import PostgresExplanations
 from services.alerts.adapters.feed_store import PostgresFeeds
 from services.alerts.adapters.inbox_reader import KafkaInbox
+from services.alerts.adapters.ledger_client import HttpLedgers
 from services.alerts.adapters.report_rows import PostgresReportRows
 from services.alerts.adapters.rule_topic import RuleTopic
 from services.alerts.adapters.run_requests_store import PostgresRunRequests
@@ -40,11 +43,13 @@ from services.alerts.domain.address import UrlRefused
 from services.alerts.domain.schedule import ScheduleRefused, parse_daily_time
 from services.alerts.domain.signature import SecretInvalid, secret_key
 from services.alerts.handlers import web
+from services.alerts.handlers.corrector import correct, declare_corrections, show_ratio
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.explainer import explain
 from services.alerts.handlers.http import admin, billing, checks, counts, create_app, feeds, runs_v1, v1
 from services.alerts.handlers.http import budget as budget_http
+from services.alerts.handlers.http import corrections as corrections_http
 from services.alerts.handlers.http import dead_letters as dead_letters_http
 from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
@@ -54,6 +59,7 @@ from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases import dead_letters
 from services.alerts.use_cases.alert_targets import SETTING, AlertTargets, target_urls
 from services.alerts.use_cases.budgets import Budgets
+from services.alerts.use_cases.corrections import Corrections
 from services.alerts.use_cases.dead_letters import DeadLetters
 from services.alerts.use_cases.dispatch import Dispatch
 from services.alerts.use_cases.endpoints import Endpoints
@@ -85,6 +91,9 @@ LOOP_STALL_S_MAX = 30.0
 
 TARGETS_S = 15.0
 """Between two looks for organisations that lack the operators' alert targets."""
+
+RATIO_S = 15.0
+"""Between two counts of how often corrections helped: a scrape looks every 15 s or so."""
 
 OPEN_COUNT_S = 10.0
 """Between two counts of what is open: a scrape looks every 15 s or so."""
@@ -125,6 +134,7 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         runs_http.router(_runs(stores), _reports(stores), settings.reconciliation_daily_token),
         runs_v1.router(_runs(stores), _reports(stores)),
         admin.router(_runs(stores), triage),
+        corrections_http.router(PostgresCorrections(stores.database), _now),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
         checks.router(PostgresChecks(stores.database)),
@@ -150,6 +160,8 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
         Part("explainer", frozenset({"explainer"}), lambda: _explain(stores.database, settings, health)),
         Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_scheduler(stores, settings), health)),
         Part("gauges", frozenset({"scheduler"}), lambda: show_gauges(PostgresRuns(stores.database), health)),
+        Part("corrections", frozenset({"scheduler"}), lambda: _correct(stores, settings, health)),
+        Part("correction ratio", frozenset({"scheduler"}), lambda: _show_ratio(stores.database, health)),
         Part("targets", frozenset({"dispatcher"}), lambda: _keep_targets(_targets(stores, settings), health)),
     ]
 
@@ -222,6 +234,40 @@ def _scheduler(stores: Stores, settings: AlertsSettings) -> Scheduler:
     return Scheduler(_runs(stores), schedule if settings.reconciliation_enabled else None)
 
 
+async def _correct(stores: Stores, settings: AlertsSettings, health: Health) -> None:
+    if not settings.reconciliation_auto_correct_low_severity:
+        log.info("auto-correction is off", setting="RECONCILIATION_AUTO_CORRECT_LOW_SEVERITY")
+        await asyncio.Event().wait()
+    policies = _policies(settings)
+    async with HttpLedgers(policies.addresses) as ledgers:
+        corrections = Corrections(
+            PostgresCorrections(stores.database),
+            policies,
+            stores.rules,
+            ledgers,
+            watched=policies.watched,
+            now=_now,
+            shortest=policies.shortest,
+        )
+        log.info("auto-correction is on", rules=policies.watched, ledgers=sorted(policies.addresses))
+        await correct(corrections, health, poll_s=settings.corrections_poll_s)
+
+
+def _policies(settings: AlertsSettings) -> FilePolicies:
+    return read_policies(settings.corrections_file, allow_http=settings.webhooks_allow_private)
+
+
+async def _show_ratio(database: Database, health: Health) -> None:
+    """Also where nothing is corrected any more: what was tried stays in the figures."""
+    store = PostgresCorrections(database)
+    health.watch("correction ratio", LOOP_STALL_S_MAX + RATIO_S)
+    while True:
+        health.heartbeat("correction ratio")
+        with suppress(DependencyAway):
+            await show_ratio(store, _now())
+        await asyncio.sleep(RATIO_S)
+
+
 def _targets(stores: Stores, settings: AlertsSettings) -> AlertTargets:
     secret = settings.reconciliation_alert_webhook_secret
     return AlertTargets(
@@ -264,6 +310,8 @@ def _require_settings(settings: AlertsSettings) -> None:
             secret_key(secret.get_secret_value())
     except SecretInvalid as error:
         raise UsageError(f"RECONCILIATION_ALERT_WEBHOOK_SECRET: {error}") from None
+    # A mistake in the file is told at the start, whether or not it is used yet.
+    _policies(settings)
 
 
 def _sink(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> SinkLoop:
@@ -336,6 +384,7 @@ async def serve(settings: AlertsSettings, kafka: KafkaSettings, roles: Collectio
     _require_settings(settings)
     if {"api", "scheduler"} & set(roles):
         declare_counters()
+        declare_corrections()
     with listen(settings.http_host, settings.http_port) as listener:
         health = Health(["database", "sink"] if "sink" in roles else ["database"])
         async with AsyncExitStack() as closing:

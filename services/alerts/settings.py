@@ -1,5 +1,7 @@
 """Settings of alerts, read from `TIEOUT_…` variables."""
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
 from shared.settings import ServiceSettings
@@ -55,6 +57,14 @@ class AlertsSettings(ServiceSettings):
     """Length of what an hourly run looks at, and so how often there is one."""
     reconciliation_daily_run_time: str = Field(default="02:00", validation_alias="RECONCILIATION_DAILY_RUN_TIME")
     """When the day before is run: `02:00` is UTC, `02:00 Europe/Berlin` is by the clock of that zone."""
+    reconciliation_auto_correct_low_severity: bool = Field(
+        default=False, validation_alias="RECONCILIATION_AUTO_CORRECT_LOW_SEVERITY"
+    )
+    """Try to mend low exceptions: ask their provider again, and ask the ledger to book where `corrections_file` allows."""
+    corrections_file: Path | None = None
+    """YAML or JSON: what may be tried and where ledgers take entries, see docs/stack.md. Without it: asking again."""
+    corrections_poll_s: float = Field(default=5.0, gt=0, le=3600)
+    """How often exceptions are looked at: an attempt itself takes from seconds to minutes to help."""
     reconciliation_alert_webhook_url: str = Field(default="", validation_alias="RECONCILIATION_ALERT_WEBHOOK_URL")
     """Endpoints of every organisation, with commas between; messages and signatures as of registered ones."""
     reconciliation_alert_webhook_secret: SecretStr | None = Field(

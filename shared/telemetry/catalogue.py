@@ -309,6 +309,22 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Time of computing a run once, from reading what is stored to its report.",
         buckets=RUN_SECONDS,
     ),
+    Metric(
+        "reconciliation_corrections_total",
+        "counter",
+        "1",
+        "Attempts of auto-correction that have finished, by action (refetch, adjust) and outcome: resolved is a success; "
+        "still_differs, no_fresh_reading, read_failed, refused, unavailable, changed, left_to_people are not.",
+        ("action", "outcome"),
+    ),
+    Metric(
+        "reconciliation_correction_success_ratio",
+        "gauge",
+        "1",
+        "Share of the attempts of auto-correction of the last 30 days that helped, by action; the same from every replica. "
+        "NaN where none has finished.",
+        ("action",),
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Table, Text, cast, func, or_, select, unio
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.alerts.adapters.correction_store import correction_figures
 from services.alerts.adapters.tables import (
     checks,
     discrepancies,
@@ -77,6 +78,9 @@ class RunReading:
             not_reconciled=await self._not_reconciled(at),
             verdicts=await self._verdicts(at),
             faults=faults,
+            corrections=await correction_figures(
+                self._connection, self.run.org, self.run.period.start, self.run.period.end, self.run.pack
+            ),
         )
         return await self._rules(found, histories), reading
 

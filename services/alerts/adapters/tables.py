@@ -588,6 +588,41 @@ delivery_attempts = Table(
     Index(None, "outbox_id", "id"),
 )
 
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", _Id, primary_key=True, comment="the idempotency key at the ledger"),
+    Column("org", Text, nullable=False),
+    Column("discrepancy_id", _Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column(
+        "episode", Integer, nullable=False, comment="how often the discrepancy had come back: each time it may be tried anew"
+    ),
+    Column("rule", Text, nullable=False),
+    Column("pack", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column(
+        "source", Text, nullable=False, comment="whose provider was asked again, or which ledger was asked to book"
+    ),
+    Column("account", Text),
+    Column("key", JSONB, nullable=False),
+    Column("currency", Text),
+    Column("difference", Numeric, comment="when it was tried; an adjustment adds just this"),
+    Column("requested_at", _Time, nullable=False),
+    Column("validate_by", _Time, nullable=False),
+    Column("state", Text, nullable=False, comment="begun, waiting, succeeded or failed"),
+    Column("read_as_of", _Time, comment="the newest reading when it was tried: only a newer one says something new"),
+    Column("body", JSONB, comment="what was posted to the ledger"),
+    Column("outcome", Text),
+    Column("detail", Text),
+    Column("finished_at", _Time),
+    UniqueConstraint("discrepancy_id", "number"),
+    Index(None, "org", "requested_at", "id"),
+    Index("corrections_unfinished_idx", "requested_at", postgresql_where=text("finished_at IS NULL")),
+    Index("corrections_finished_at_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    comment="what auto-correction tried, and what became of it; each step also stands in action_log",
+)
+
 budgets = Table(
     "budgets",
     metadata,
@@ -714,6 +749,7 @@ ORG_TABLES: tuple[Table, ...] = (
     webhook_endpoints,
     outbox,
     delivery_attempts,
+    corrections,
     budgets,
     budget_reconciliation,
     budget_calls,

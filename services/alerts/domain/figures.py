@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from services.alerts.domain.checks import CheckFigures
+from services.alerts.domain.correction import CorrectionFigures
 from shared.contracts.discrepancy import Key
 from shared.contracts.item import ItemStatus, Total
 
@@ -137,3 +138,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     not_reconciled: list[NotReconciled]
     checks: list[CheckFigures] = []
     """Whether the rules held in the period. Those that could not be computed are in no other figure."""
+    corrections: list[CorrectionFigures] = []
+    """How the attempts of auto-correction fared that finished in the period."""

@@ -13,6 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from services.alerts.domain.checks import CheckFigures, Verdicts, check_of, merged
+from services.alerts.domain.correction import CorrectionFigures
 from services.alerts.domain.figures import (
     AGEING_CLASSES,
     Counts,
@@ -82,6 +83,8 @@ class Reading:
     """Of rules that judge readings: the last verdict of each key in the period, counted."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """Rules whose stored results cannot be read, and why."""
+    corrections: Sequence[CorrectionFigures] = ()
+    """Of attempts that finished in the period."""
 
 
 def rule_order(name: str) -> tuple[int, str]:
@@ -119,6 +122,7 @@ def make_report(org: str, period: AnyPeriod, rules: Sequence[RuleSides], reading
         reports=reports,
         not_reconciled=sorted(reading.not_reconciled, key=lambda n: (n.source, n.type)),
         checks=_checks(rules, reading, reports, faults),
+        corrections=list(reading.corrections),
     )
 
 

@@ -16,7 +16,19 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 Reason = Literal["accepted", "written_off", "timing", "adjusted", "false_positive"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Why a person resolves what is still true."""
-ActionName = Literal["acknowledge", "assign", "resolve", "note", "adjust", "engine_resolve", "reopen"]
+ActionName = Literal[
+    "acknowledge",
+    "assign",
+    "resolve",
+    "note",
+    "adjust",
+    "engine_resolve",
+    "reopen",
+    "refetch",
+    "post_adjustment",
+    "correction_succeeded",
+    "correction_failed",
+]
 ENGINE = "engine"
 """Actor of what the matcher's results bring about."""
 

@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from shared.strict_yaml import parse_yaml
 
@@ -17,12 +18,23 @@ CHECK_TYPES = (
 
 
 @cache
+def _vocabulary() -> dict[str, Any]:
+    name = "vocabulary.yaml"
+    document: dict[str, Any] = parse_yaml(files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
+    return document
+
+
+@cache
 def rules_of_checks() -> dict[str, tuple[str, ...]]:
     """Return the names of the rules that make up each check, by `check_type`."""
-    name = "vocabulary.yaml"
-    document = parse_yaml(files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
-    given: dict[str, list[str]] = document["check_types"]
+    given: dict[str, list[str]] = _vocabulary()["check_types"]
     return {check: tuple(given[check]) for check in CHECK_TYPES}
+
+
+def corrections_of_rules() -> dict[str, dict[str, Any]]:
+    """Return what auto-correction may try, by rule: `refetch` (the source to ask again) and `adjust`."""
+    given: dict[str, dict[str, Any]] = _vocabulary()["corrections"]
+    return given
 
 
 def check_type_of(rule: str) -> str | None:
