@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ENGINE ?= docker
+COMPOSE ?= docker compose --file deploy/compose/compose.yaml $(addprefix --profile ,$(PROFILES))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format lock docs bench bench-peers clean
+.PHONY: help install demo up down images test test-containers check format lock docs bench bench-peers clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,8 +25,19 @@ $(STAMP): pyproject.toml locks/dev.txt locks/uv.txt
 demo: install    ## embedded Kafka and PostgreSQL, all services, a live stream; DEMO="--exit" leaves at the end
 	@$(BIN)/tieout demo $(DEMO)
 
-up: install      ## all services on this machine, until Ctrl-C
-	@$(BIN)/tieout up
+up: images       ## everything in containers (deploy/compose); PROFILES="observability external" adds theirs
+	@deploy/compose/prepare.sh
+	@$(COMPOSE) up --detach --wait && $(COMPOSE) ps
+
+down:            ## stop what `make up` started; its data stay (docs/deploy.md says how to remove them)
+	@$(COMPOSE) down
+
+images:          ## build the image of every service with ENGINE (docker or podman)
+	@for target in ingest matcher alerts bots; do \
+		$(ENGINE) build --quiet $(BUILD_OPTIONS) --file deploy/Dockerfile --target $$target --tag localhost/tieout-$$target:dev \
+			--label org.opencontainers.image.revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+			--label org.opencontainers.image.created="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" . || exit; \
+	done
 
 test: install    ## every test, on a real Kafka and a real PostgreSQL; TESTS="…" chooses
 ifeq ($(strip $(TESTS)),)
@@ -40,18 +53,25 @@ simulate: install ## matcher and sink in simulated time; SEEDS=20000, or one: SE
 faults: install  ## real processes, killed and frozen, and a broken broker, database and network; FAULTS="-k sigstop" chooses
 	@$(BIN)/python -m pytest -s tests/faults $(FAULTS)
 
+test-containers: install ## the images and a real Kafka and PostgreSQL in containers, by Docker or Podman; TESTS="…" chooses
+	@tests/containers/run.sh $(TESTS)
+
 check: install   ## formatting, lint, types, import contracts, generated documents
 	@$(BIN)/ruff format --check services shared tieout tests bench
 	@$(BIN)/ruff check services shared tieout tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m shared.contracts.schema --check
+	@$(BIN)/python -m tieout.deploying.env_example --check
+	@$(BIN)/python -m tieout.deploying.chart --check
 
 format: install  ## format and mend what can be mended
 	@$(BIN)/ruff format services shared tieout tests bench && $(BIN)/ruff check --fix services shared tieout tests bench
 
 docs: install    ## write the documents that are generated from code
 	@$(BIN)/python -m shared.contracts.schema
+	@$(BIN)/python -m tieout.deploying.env_example
+	@$(BIN)/python -m tieout.deploying.chart
 
 bench: install   ## the matcher against the pass-through limit, on its own broker
 	@$(BIN)/tieout bench matcher

@@ -1,15 +1,19 @@
 """Kafka and PostgreSQL in containers, where a Docker engine answers."""
 
+import os
 from contextlib import ExitStack
 
 from tieout.local.kafka_jvm import kafka_version
 from tieout.local.places import free_ports
 
 ENGINE_TIMEOUT_S = 2
+# Images that stand in for the official ones where no registry can be reached: see tests/containers/images.
+KAFKA_IMAGE = os.environ.get("TIEOUT_TEST_KAFKA_IMAGE") or f"apache/kafka:{kafka_version()}"
+POSTGRES_IMAGE = os.environ.get("TIEOUT_TEST_POSTGRES_IMAGE") or "postgres:18.4"
 
 
 def engine_answers() -> str | None:
-    """None when a Docker engine answers, else why not."""
+    """None when a Docker engine answers (or Podman, under DOCKER_HOST), else why not."""
     import docker
     from docker.errors import DockerException
 
@@ -28,7 +32,7 @@ def start_kafka(stack: ExitStack) -> str:
     from shared.kafka.settings import KafkaSettings
 
     (port,) = free_ports(1)
-    container = DockerContainer(f"apache/kafka:{kafka_version()}").with_bind_ports(port, port)
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     host = container.get_container_host_ip()
     environment = {
         "KAFKA_NODE_ID": "1",
@@ -61,5 +65,5 @@ def start_postgres(stack: ExitStack) -> str:
     """The superuser's URL of the official image."""
     from testcontainers.community.postgres import PostgresContainer
 
-    container = stack.enter_context(PostgresContainer("postgres:18-alpine", driver="asyncpg"))
+    container = stack.enter_context(PostgresContainer(POSTGRES_IMAGE, driver="asyncpg"))
     return str(container.get_connection_url())

@@ -140,7 +140,7 @@ def _shared(name: str, start: Callable[[Path], Server]) -> Server:
         return Server(**json.loads(note.read_text()))
 
 
-def _container(start: Callable[[ExitStack], str], stack: ExitStack, what: str) -> Server:
+def _container(start: Callable[[ExitStack], str], stack: ExitStack, what: str, image: str) -> Server:
     refusal = containers.engine_answers()
     if refusal:
         raise LocalUnavailable(refusal)
@@ -148,15 +148,15 @@ def _container(start: Callable[[ExitStack], str], stack: ExitStack, what: str) -
         address = start(stack)
     except Exception as error:  # whatever an engine or registry answers, the next kind can still run
         raise LocalUnavailable(f"the engine answers but {what} does not start: {error}") from error
-    return Server("testcontainers", address, f"{what}: testcontainers")
+    return Server("testcontainers", address, f"{what}: testcontainers, image {image}")
 
 
 def _kafka_container(stack: ExitStack) -> Server:
-    return _container(containers.start_kafka, stack, "Kafka")
+    return _container(containers.start_kafka, stack, "Kafka", containers.KAFKA_IMAGE)
 
 
 def _postgres_container(stack: ExitStack) -> Server:
-    return _container(containers.start_postgres, stack, "PostgreSQL")
+    return _container(containers.start_postgres, stack, "PostgreSQL", containers.POSTGRES_IMAGE)
 
 
 def _kafka_jvm(folder: Path) -> Server:
