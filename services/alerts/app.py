@@ -55,6 +55,7 @@ from services.alerts.handlers.http import endpoints as endpoints_http
 from services.alerts.handlers.http import runs as runs_http
 from services.alerts.handlers.scheduler import Scheduler, complete_runs, declare_counters, show_gauges
 from services.alerts.handlers.sink import STORED_TOPICS, SinkLoop, calm_collector
+from services.alerts.handlers.usage import EVENTS_TOPIC, UsageLoop
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases import dead_letters
 from services.alerts.use_cases.alert_targets import SETTING, AlertTargets, target_urls
@@ -69,6 +70,7 @@ from services.alerts.use_cases.run_reports import RunReports
 from services.alerts.use_cases.runs import Runs
 from services.alerts.use_cases.schedule import Schedule
 from services.alerts.use_cases.sink import store
+from services.alerts.use_cases.tracked_events import TrackedEvents
 from services.alerts.use_cases.triage import Triage
 from shared.contracts.dead_letter import REASONS
 from shared.contracts.discrepancy import SEVERITIES
@@ -154,6 +156,7 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
     return [
         Part("sink", frozenset({"sink"}), _sink(stores, settings, kafka, health).run),
         Part("dead letters", frozenset({"sink"}), _dead_letters(stores, settings, kafka, health).run),
+        Part("usage", frozenset({"sink"}), _usage(stores, settings, kafka, health).run),
         Part("open", frozenset({"sink"}), lambda: _count_open(stores.database, health)),
         Part("outbox", frozenset({"api", "sink"}), lambda: _publish(stores.outbox, settings.outbox_poll_s, health)),
         Part("dispatcher", frozenset({"dispatcher"}), lambda: _deliver(stores.database, settings, health)),
@@ -341,6 +344,17 @@ def _dead_letters(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings
     )
 
 
+def _usage(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health: Health) -> UsageLoop:
+    budgets, letters = PostgresBudgets(stores.database), PostgresDeadLetters(stores.database)
+    return UsageLoop(
+        kafka,
+        TrackedEvents(budgets, letters, _now).count,
+        health,
+        group=f"{settings.sink_group}-usage",
+        instance_id=settings.sink_instance_id,
+    )
+
+
 async def _publish(outbox: TopicOutbox, poll_s: float, health: Health) -> None:
     health.watch("outbox", LOOP_STALL_S_MAX + poll_s)
     while True:
@@ -460,7 +474,7 @@ async def _wait_for_dependencies(
 
 async def _require_topics(kafka: KafkaSettings) -> None:
     """Raises `UsageError`: without its topics the sink would wait in silence."""
-    wanted = [kafka.topic_prefix + name for name in (*STORED_TOPICS, DEAD_LETTERS_TOPIC)]
+    wanted = [kafka.topic_prefix + name for name in (*STORED_TOPICS, DEAD_LETTERS_TOPIC, EVENTS_TOPIC)]
     counts = await partitions_of(kafka, *wanted)
     missing = [name for name in wanted if name not in counts]
     if missing:

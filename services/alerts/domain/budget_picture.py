@@ -30,6 +30,7 @@ STYLE = """
   .title { font-size: 19px; font-weight: 600; }
   .soft { fill: var(--soft); }
   .figure { font-weight: 600; }
+  .over { paint-order: stroke; stroke: var(--ground); stroke-width: 4px; stroke-linejoin: round; }
 """
 
 
@@ -234,7 +235,7 @@ def _largest(rows: Sequence[Recorded], scale: _Scale, drawn: Sequence[Point], cu
     text = f"largest plug {_money(row.manual_plug_amount, currency)} on {row.reconciliation_date}: {row.adjustment_reason[:40]}"
     turned = -LABEL_GAP_PX / 9 if anchor == "end" else LABEL_GAP_PX / 9
     yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="var(--plug)" stroke="var(--ground)" stroke-width="1.5"/>'
-    yield f'<text x="{x + turned:.1f}" y="{max(y - 10, TOP - 2):.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    yield f'<text class="over" x="{x + turned:.1f}" y="{max(y - 10, TOP - 2):.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _money(amount: Decimal, currency: str) -> str:
