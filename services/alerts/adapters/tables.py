@@ -596,14 +596,15 @@ corrections = Table(
     Column("discrepancy_id", _Id, nullable=False),
     Column("number", Integer, nullable=False),
     Column(
-        "episode", Integer, nullable=False, comment="how often the discrepancy had come back: each time it may be tried anew"
+        "episode",
+        Integer,
+        nullable=False,
+        comment="how often the discrepancy had come back: each time it may be tried anew",
     ),
     Column("rule", Text, nullable=False),
     Column("pack", Text, nullable=False),
     Column("action", Text, nullable=False),
-    Column(
-        "source", Text, nullable=False, comment="whose provider was asked again, or which ledger was asked to book"
-    ),
+    Column("source", Text, nullable=False, comment="whose provider was asked again, or which ledger was asked to book"),
     Column("account", Text),
     Column("key", JSONB, nullable=False),
     Column("currency", Text),
