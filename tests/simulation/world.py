@@ -411,7 +411,7 @@ async def matcher_main(world: World, slot: Slot) -> None:
     try:
         await log.start()
         await consumer.start()
-        await matcher_app._first_to_end(worker.run(slot.stop), Watchdog(settings.stall_timeout_s).run(worker.status))
+        await matcher_app._first_to_end(worker.run(slot.stop), Watchdog(settings.stall_timeout_s, time.monotonic).run(worker.status))
     finally:
         await consumer.stop()
         await log.close()

@@ -42,6 +42,8 @@ class Services:
     ports: dict[str, int] = field(default_factory=dict)
     children: dict[str, Child] = field(default_factory=dict)
     started: dict[str, dict[str, str]] = field(default_factory=dict)
+    modules: dict[str, list[str]] = field(default_factory=dict)
+    """What is run in place of a service's own module, by the name it is started under."""
 
     async def start(self, name: str, **environment: str) -> Self:
         """Start a service without waiting for it; the same name again starts it as it was."""
@@ -56,7 +58,8 @@ class Services:
             **added,
         }
         service = name.partition("-")[0]
-        self.children[name] = await self.processes.python(name, ["-m", f"services.{service}"], own)
+        command = ["-m", *self.modules.get(name, [f"services.{service}"])]
+        self.children[name] = await self.processes.python(name, command, own)
         return self
 
     async def ready(self, *names: str) -> None:
@@ -69,6 +72,10 @@ class Services:
     async def kill(self, name: str) -> None:
         """`kill -9`."""
         await self.processes.kill(self.children[name])
+
+    async def end(self, name: str) -> int:
+        """SIGTERM; the exit code, which is that of SIGKILL where it did not end by itself."""
+        return await self.processes.stop(self.children[name])
 
     def freeze(self, name: str) -> None:
         os.killpg(self.children[name].pid, signal.SIGSTOP)
