@@ -5,11 +5,15 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets bots
+# The jobs of the trading bots write here as BOTS_USER.
+chmod 0777 bots
 
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # The folder is closed to others; the files themselves are open, because containers read them as another user.
 keep() {
+  # An engine that was started without the file has left a folder in its place.
+  [ ! -d "secrets/$1" ] || rmdir "secrets/$1"
   [ -s "secrets/$1" ] || { cat >"secrets/$1"; chmod 0444 "secrets/$1"; echo "made secrets/$1"; }
 }
 

@@ -81,6 +81,22 @@ OF_COMPOSE: Final = Part(
     ),
 )
 
+OF_BOTS: Final = (
+    Variable("RECON_INTERVAL_SECONDS", "From one cycle to the next.", "300"),
+    Variable(
+        "RECON_SETTLE_SECONDS", "How long a cycle waits where files do not fit yet: bots write them one by one.", "1"
+    ),
+    Variable(
+        "RECON_COUNTERS_RESET",
+        "When the bots' counters of fees and turnover begin anew: never, daily or monthly.",
+        "never",
+    ),
+    Variable("RECON_ZONE", "Time zone of that.", "UTC"),
+    Variable("RECON_REPORTS_KEPT", "Reports kept beside latest.json; 0 keeps all.", "0"),
+    Variable("RECON_ALERT_WEBHOOK_URL", "Where findings are told; nowhere where it is empty."),
+    Variable("RECON_ALERT_MIN_SEVERITY", "What is told: warning, or critical only.", "critical"),
+)
+
 NAMED_AT_RUN_TIME: Final = Part(
     "variables with a name of your own",
     (
@@ -137,6 +153,7 @@ def _of_bots() -> Iterator[Variable]:
     }
     for name, default in places.DEFAULTS.items():
         yield Variable(name, lies + told.get(name, "see docs/bots.md."), default)
+    yield from OF_BOTS
     yield Variable(thresholds.PATH_VARIABLE, "File of thresholds, per bot.", thresholds.PATH_DEFAULT)
     built_in = thresholds.BotThresholds()
     for key in thresholds.KEYS:
