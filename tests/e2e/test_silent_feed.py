@@ -76,7 +76,8 @@ async def test_ten_thousand_waiting_records_are_one_discrepancy(
             await client.send([event("ledger", "pay_first"), event("stripe", "pay_first")])
             await send(client, "ledger", payments)
             await become(database, HELD, {(WAITING,)})
-            assert await rows(database, FOUND) == {("stripe", "FeedSilent", "raised", None)}
+            # Feeds and discrepancies are two topics: the sink may store the one before the other.
+            await become(database, FOUND, {("stripe", "FeedSilent", "raised", None)})
 
             await send(client, "stripe", [one for one in payments if one not in LOST])
             alive = asyncio.create_task(go_on(client))
