@@ -2,11 +2,15 @@
 
 import typer
 
+from tieout.cli.bots_drift import EXAMPLE as DRIFT_EXAMPLE
+from tieout.cli.bots_drift import drift
 from tieout.cli.bots_exchange import EXAMPLE as EXCHANGE_EXAMPLE
 from tieout.cli.bots_exchange import exchange_snapshot
 from tieout.cli.bots_feed import FEED_EXAMPLE, RULES_EXAMPLE, feed, rules
 from tieout.cli.bots_reconcile import EXAMPLE as RECONCILE_EXAMPLE
 from tieout.cli.bots_reconcile import reconcile
+from tieout.cli.bots_status import EXAMPLE as STATUS_EXAMPLE
+from tieout.cli.bots_status import status
 
 HELP = "Trading bots: check their snapshots, fills and orders against each other and the exchange (docs/bots.md)."
 
@@ -18,4 +22,6 @@ def register(app: typer.Typer) -> None:
     bots.command("exchange-snapshot", epilog=EXCHANGE_EXAMPLE)(exchange_snapshot)
     bots.command(epilog=FEED_EXAMPLE)(feed)
     bots.command(epilog=RULES_EXAMPLE)(rules)
+    bots.command(epilog=STATUS_EXAMPLE)(status)
+    bots.command(epilog=DRIFT_EXAMPLE)(drift)
     app.add_typer(bots, name="bots")

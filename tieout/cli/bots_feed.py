@@ -37,16 +37,23 @@ def feed(
     ingest is away the feed waits; exit code 2: something has to be mended, such as the key; 3 (with --once): away.
     """
     from shared.kafka.settings import KafkaSettings
-    from shared.packs.bots.places import read_places
     from shared.packs.bots.thresholds import ThresholdsFile
     from shared.settings import load_settings
     from tieout.bots.feed.rules import RulesFollower
     from tieout.bots.feed.run import Feed, stopped_by_signals
+    from tieout.bots.service import read_settings
     from tieout.ingest_api import from_environment, tell_of_retries
 
     tell_of_retries(lambda line: print(line, flush=True))
-    follower = None if org is None else RulesFollower(load_settings(KafkaSettings), org)
-    running = Feed(read_places(), from_environment(), ThresholdsFile(), follower, lambda line: print(line, flush=True))
+    settings = read_settings()
+    follower = (
+        None
+        if org is None
+        else RulesFollower(load_settings(KafkaSettings), org, settings.options.reset, settings.options.zone)
+    )
+    running = Feed(
+        settings.places, from_environment(), ThresholdsFile(), follower, lambda line: print(line, flush=True)
+    )
     with stopped_by_signals(running.stop):
         if once:
             running.once()
@@ -61,15 +68,17 @@ def rules(org: OrgOption = None) -> None:
 
     `tieout rules check` and `tieout rules apply` take what is printed. The bots are those whose files are there.
     """
-    from shared.packs.bots.places import read_places
     from shared.packs.bots.rules import document_of
     from shared.packs.bots.thresholds import load_thresholds
+    from tieout.bots.service import read_settings
 
-    thresholds, bots = load_thresholds(), [one.bot for one in read_places().find().bots]
+    settings, thresholds = read_settings(), load_thresholds()
+    reset, zone = settings.options.reset, settings.options.zone
+    bots = [one.bot for one in settings.places.find().bots]
     if org is None:
         import json
 
-        print(json.dumps(document_of(thresholds, bots), indent=2), flush=True)
+        print(json.dumps(document_of(thresholds, bots, reset=reset, zone=zone), indent=2), flush=True)
         return
     import threading
 
@@ -77,6 +86,6 @@ def rules(org: OrgOption = None) -> None:
     from shared.settings import load_settings
     from tieout.bots.feed.rules import RulesFollower
 
-    lines = RulesFollower(load_settings(KafkaSettings), org).follow(thresholds, bots, threading.Event())
+    lines = RulesFollower(load_settings(KafkaSettings), org, reset, zone).follow(thresholds, bots, threading.Event())
     for line in lines or [f"pack bots of org {org} is in force as it is"]:
         print(line, flush=True)

@@ -100,8 +100,9 @@ class BotsReader:
         for bot in sorted(self.bots):
             yield from _some(self._snapshot(bot, now, has_exchange_changed))
             yield from _some(self._fill_count(bot, now))
-        others = {EVERYBODY} if self._stores or EVERYBODY in self.position.said else set[str]()
-        for bot in sorted({*self.bots, *self.position.said, *self.named(), *others}):
+        has_shared = self._stores or self._exchange_problem or EVERYBODY in self.position.said
+        shared = {EVERYBODY} if has_shared else set[str]()
+        for bot in sorted({*self.known, *self.named(), *shared}):
             yield from _some(self._input(bot, now))
 
     def find(self) -> None:
@@ -255,12 +256,21 @@ class BotsReader:
             self._exchanges, self._exchange_problem = read_exchange(_bytes(path)), ""
         except FileNotFoundError:
             self._exchanges = {}
+            self._exchange_is_wrong("is not there" if self.places.exchange_is_named else "")
         except (Unreadable, OSError) as problem:
             self._exchanges = {}
-            if str(problem) != self._exchange_problem:
-                self.complain(f"{path}: {problem}")
-            self._exchange_problem = str(problem)
+            self._exchange_is_wrong(str(problem))
         return self._exchanges != before
+
+    def _exchange_is_wrong(self, problem: str) -> None:
+        if problem and problem != self._exchange_problem:
+            self.complain(f"{self.places.exchange}: {problem}")
+        self._exchange_problem = problem
+
+    @property
+    def known(self) -> set[str]:
+        """Return every bot that was ever heard of."""
+        return {*self.bots, *self.position.said} - {EVERYBODY}
 
     def _input(self, bot: str, now: datetime) -> PostedEvent | None:
         """Tell how well the bot's files can be read, when that changed."""
@@ -287,8 +297,9 @@ class BotsReader:
         )
 
     def _read_of_all(self, now: datetime) -> InputRead:
-        """Return what is wrong with shared event stores where nobody can tell which bot it is about."""
+        """Return what is wrong with files that are about all bots, or where nobody can tell about which."""
         return InputRead(
+            exchange_snapshots=int(not self._exchange_problem),
             lines_unreadable=self._unreadable_lines(EVERYBODY, self._stores),
             lines_incomplete=sum(self._is_incomplete(path, now) for path in self._stores),
             files_lost=sum(self.position.lost.get(str(path), 0) for path in self._stores),

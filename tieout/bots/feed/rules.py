@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.kafka.settings import KafkaSettings
-from shared.packs.bots.rules import rules_of
+from shared.packs.bots.rules import Reset, rules_of
 from shared.packs.bots.thresholds import Thresholds
 
 PACK = "bots"
@@ -24,6 +24,8 @@ class RulesFollower:
 
     kafka: KafkaSettings
     org: str
+    reset: Reset = "never"
+    zone: str = "UTC"
     _applied: tuple[Thresholds, frozenset[str]] | None = None
 
     def follow(self, thresholds: Thresholds, bots: Iterable[str], stop: threading.Event) -> list[str]:
@@ -40,7 +42,7 @@ class RulesFollower:
     async def _apply(self, thresholds: Thresholds, bots: frozenset[str]) -> tuple[list[str], bool]:
         from tieout.cli.rules import apply_rules, rules_in_force
 
-        file = rules_of(thresholds, bots)
+        file = rules_of(thresholds, bots, reset=self.reset, zone=self.zone)
         before = (await rules_in_force(self.org)).get(PACK)
         if before is not None and list(before) == list(file.rules):
             return [], False

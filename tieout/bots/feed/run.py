@@ -13,6 +13,7 @@ from shared.contracts.event import PostedEvent
 from shared.errors import DependencyAway
 from shared.packs.bots.places import Places
 from shared.packs.bots.thresholds import ThresholdsFile
+from tieout.bots.feed.figures import keep_figures
 from tieout.bots.feed.position import POSITION_FILE, FeedPosition, read_position, write_position
 from tieout.bots.feed.reader import BotsReader
 from tieout.bots.feed.rules import RulesFollower
@@ -106,7 +107,7 @@ class Feed:
             )
             self._problem = found.problem
         if self.rules is not None:
-            for line in self.rules.follow(found.thresholds, reader.bots, self.stop):
+            for line in self.rules.follow(found.thresholds, reader.known, self.stop):
                 self.tell(line)
 
     def _post(self, events: Sequence[PostedEvent], position: FeedPosition) -> None:
@@ -120,6 +121,10 @@ class Feed:
             self.posted += len(part) - len(refused)
             self.refused += len(refused)
         write_position(self.position_path, position)
+        try:
+            keep_figures(self.places.reports, events)
+        except OSError as error:
+            self.tell(f"pictures will lack some figures: cannot write into {self.places.reports}: {error.strerror}")
 
 
 @contextmanager
