@@ -95,7 +95,7 @@ def snapshot_event(
         said: the snapshot, as `read_json` gives it.
         read_at: now.
         written_at: when its file was written; the snapshot's time where it has none of its own.
-        sequence: order among snapshots of one time; the later of `written_at` and the exchange's time where left out.
+        sequence: order among snapshots of one time; that of reading where left out, for what was read later is newer.
         exchange: what the exchange says; its figure counts where its status is ok.
 
     Raises:
@@ -112,11 +112,9 @@ def snapshot_event(
         )
         raise Unreadable(msg)
     attrs = {field: text for field in SNAPSHOT_FIELDS if (text := number_text(said.get(field))) is not None}
-    times = [] if written_at is None else [written_at]
     if exchange is not None and exchange.status == "ok" and exchange.base_pct is not None:
         attrs[EXTERNAL] = exchange.base_pct
-        times += [] if exchange.at is None else [exchange.at]
-    sequence = max((max(milliseconds(one), 0) for one in times), default=0) if sequence is None else sequence
+    sequence = milliseconds(read_at) if sequence is None else sequence
     id_ = _digest(bot, at.isoformat(), str(sequence), *(part for pair in sorted(attrs.items()) for part in pair))
     return PostedEvent(
         source=BOT, type=SNAPSHOT, id=f"snapshot-{id_}", account=bot, occurred_at=at, sequence=sequence, attrs=attrs
