@@ -125,11 +125,12 @@ async def drill(
     given: dict[str, str] | None = None,
     environments: dict[str, dict[str, str]] | None = None,
     database_admin_url: str | None = None,
+    through: Callable[[int], int] = lambda port: port,
 ) -> Outcome:
     """Run a stream of about `seconds` while `breaking` does its work, and judge what stands afterwards.
 
     `checked=False` leaves judging to the caller, who wants something to be wrong. `database_admin_url` reaches
-    PostgreSQL past whatever stands between it and the services.
+    PostgreSQL past whatever stands between it and the services; `through` gives the port by which webhooks come.
     """
     begun = time.monotonic()
     events = max(1_000, int(seconds * EVENTS_PER_SECOND * SCALE))
@@ -143,7 +144,7 @@ async def drill(
         for one in names:
             await services.start(one, **(environments or {}).get(one, {}))
         await services.ready(*names)
-        await register(services, receiver)
+        await register(services, receiver, through(receiver.port))
         made: list[Drill] = []
 
         async def work(_: Services, client: ProducerClient, total: int) -> None:

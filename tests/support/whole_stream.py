@@ -48,13 +48,14 @@ Breaking = Callable[[Services, ProducerClient, int], Awaitable[None]]
 """Breaks things while the stream runs; gets its length."""
 
 
-async def register(services: Services, receiver: Receiver) -> None:
-    """Have the receiver told of everything."""
+async def register(services: Services, receiver: Receiver, port: int | None = None) -> None:
+    """Have the receiver told of everything, on `port` where something stands before it."""
     headers = {"Authorization": f"Bearer {services.keys['owner']}"}
     url = f"{services.url(_first(services, 'alerts'))}/v1/webhooks/endpoints"
+    address = receiver.url(RECEIVER_PATH).replace(f":{receiver.port}/", f":{port or receiver.port}/")
     async with (
         aiohttp.ClientSession(headers=headers) as session,
-        session.post(url, json={"url": receiver.url(RECEIVER_PATH)}) as answer,
+        session.post(url, json={"url": address}) as answer,
     ):
         body = await answer.json()
         assert answer.status == 201, body
