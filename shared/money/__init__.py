@@ -7,6 +7,7 @@ from shared.money.amount import (
     format_amount,
     format_number,
     from_minor_units,
+    is_plain_amount,
     parse_amount,
 )
 from shared.money.currency import NO_CURRENCY, decimals_of, is_currency, minor_unit_exponent
@@ -21,6 +22,7 @@ __all__ = [
     "format_number",
     "from_minor_units",
     "is_currency",
+    "is_plain_amount",
     "minor_unit_exponent",
     "parse_amount",
 ]

@@ -15,6 +15,7 @@ EXACT = Context(prec=120, traps=[Inexact, InvalidOperation, Overflow])
 """Arithmetic that raises instead of rounding; wide enough for sums and percentages of any allowed amount."""
 
 _PATTERN = re.compile(r"-?[0-9]{1,38}(?:\.[0-9]{1,18})?", re.ASCII)
+_PLAIN = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 _ZERO = Decimal(0)
 
 
@@ -40,6 +41,11 @@ def parse_amount(text: str) -> Decimal:
     if len(text) > DIGITS_MAX and len(value.as_tuple().digits) > DIGITS_MAX:
         raise AmountError(f"{text[:60]!r} has more than {DIGITS_MAX} digits")
     return value
+
+
+def is_plain_amount(text: str) -> bool:
+    """Tell whether `text` is an amount without a minus and so short that it needs no closer look; most are."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def exact_sum(values: Iterable[Decimal]) -> Decimal:

@@ -92,7 +92,7 @@ class MovementTaker(_Taker):
         if problem is not None:
             self._complain(account, problem, problems)
             return
-        legs.append(KeyedLeg(self._group(account), self._leg(MOVEMENT, event, place, amount)))
+        legs.append((self._group(account), self._leg(MOVEMENT, event, place, amount)))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add an adjustment where it names an account; it has the sign of a movement, and an amount even where others are counted."""
@@ -104,7 +104,7 @@ class MovementTaker(_Taker):
             self._complain(account, problem, problems)
         else:
             leg = self._leg(MOVEMENT, event, place, amount, adjusts=event.refs["discrepancy"])
-            legs.append(KeyedLeg(self._group(account), leg))
+            legs.append((self._group(account), leg))
         return True
 
     def _complain(self, account: tuple[str, ...], problem: Problem, problems: list[Problem]) -> None:
@@ -151,7 +151,7 @@ class ReadingTaker(_Taker):
         if account is None:
             return
         values: dict[str, str] | None = None if reason is None else {ERROR: reason}
-        legs.append(KeyedLeg(self._group(account), self._leg(READING, event, place, event.amount, values=values)))
+        legs.append((self._group(account), self._leg(READING, event, place, event.amount, values=values)))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:  # noqa: ARG002 - protocol
         """An adjustment is booked among the movements."""
@@ -163,7 +163,7 @@ class ReadingTaker(_Taker):
         if account is None or not self._is_watched(account):
             return
         values = {ERROR: f"could not be read: {failed}"[:READ_FAILED_LENGTH_MAX]}
-        legs.append(KeyedLeg(self._group(account), self._leg(READING, event, place, None, values=values)))
+        legs.append((self._group(account), self._leg(READING, event, place, None, values=values)))
 
     def _unusable(self, event: Event) -> Reason | None:
         if event.attrs.get(ACCOUNTS_READ) == "0":

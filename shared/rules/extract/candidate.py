@@ -62,7 +62,7 @@ class CandidateTaker:
             problems.append(no_key(rule.name, self._fields, event))
         text = "\n".join(filter(None, (get(event) for get in self._texts)))[:REFERENCE_CHARS_MAX]
         values = {REFERENCE: text} if text else None
-        legs.append(KeyedLeg(group, leg_of(rule.generation, self.index, event, place, amount, values=values)))
+        legs.append((group, leg_of(rule.generation, self.index, event, place, amount, values=values)))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add an adjustment to this side where it carries the partition; it finds its record by the discrepancy it names."""
@@ -75,7 +75,7 @@ class CandidateTaker:
             return True
         group = group_key(self.rule.org, self.rule.name, tuple(partition))  # type: ignore[arg-type]  # filled: all text
         leg = leg_of(self.generation, self.index, event, place, event.amount, adjusts=event.refs["discrepancy"])
-        legs.append(KeyedLeg(group, leg))
+        legs.append((group, leg))
         return True
 
 

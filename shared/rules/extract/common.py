@@ -12,13 +12,8 @@ from shared.rules.parts import Selector, SignBy
 Getter = Callable[[Event], str | None]
 Place = tuple[int, int, int]
 """Inbox partition, offset there, and receipt in milliseconds."""
-
-
-class KeyedLeg(NamedTuple):
-    """A leg with its group key."""
-
-    group: bytes
-    leg: Leg
+KeyedLeg = tuple[bytes, Leg]
+"""Group key and leg. A plain tuple: there is one for every event."""
 
 
 class Problem(NamedTuple):
@@ -58,6 +53,7 @@ def leg_of(
     values: dict[str, str] | None = None,
 ) -> Leg:
     """Return the leg of an event; `amount` has its sign applied."""
+    partition, offset, received_ms = place
     return Leg(
         generation,
         side,
@@ -65,7 +61,9 @@ def leg_of(
         event.record,
         event.id,
         microseconds(event.occurred_at),
-        *place,
+        partition,
+        offset,
+        received_ms,
         event.sequence,
         event.supersedes,
         amount,

@@ -41,7 +41,7 @@ class AlikeTaker:
         apart = [get(event) for get in self._apart]
         values = {GROUP: canonical(apart).decode()} if self._apart and filled(apart) else None
         group = group_key(rule.org, rule.name, tuple(key))  # type: ignore[arg-type]  # filled: all text
-        legs.append(KeyedLeg(group, leg_of(rule.generation, self.index, event, place, amount, values=values)))
+        legs.append((group, leg_of(rule.generation, self.index, event, place, amount, values=values)))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:  # noqa: ARG002
         """Adjustments settle amounts; a suspicion is settled by a person, or by voiding a record."""

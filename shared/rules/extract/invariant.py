@@ -38,7 +38,7 @@ class SnapshotTaker:
         values = {field: text for field, get in self._read if (text := get(event))}
         values[CONTENT] = _content(event)
         group = group_key(rule.org, rule.name, tuple(key))  # type: ignore[arg-type]  # filled: all text
-        legs.append(KeyedLeg(group, leg_of(rule.generation, 0, event, place, event.amount, None, values)))
+        legs.append((group, leg_of(rule.generation, 0, event, place, event.amount, None, values)))
 
     def adjust(self, *_: object) -> bool:
         """Take no adjustments: what a snapshot says is so."""

@@ -53,7 +53,7 @@ class SideTaker:
         else:
             group = keyless_group_key(rule.org, rule.name, event.source, event.record)
             problems.append(no_key(rule.name, self._fields, event))
-        legs.append(KeyedLeg(group, leg_of(self.generation, self.index, event, place, amount)))
+        legs.append((group, leg_of(self.generation, self.index, event, place, amount)))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add an adjustment to this side, where it carries the rule's key."""
@@ -65,7 +65,7 @@ class SideTaker:
             return True
         group = group_key(self.rule.org, self.rule.name, tuple(key))  # type: ignore[arg-type]  # filled: all text
         leg = leg_of(self.generation, self.index, event, place, event.amount, event.refs["discrepancy"])
-        legs.append(KeyedLeg(group, leg))
+        legs.append((group, leg))
         return True
 
     def _absent(self, event: Event) -> str | None:

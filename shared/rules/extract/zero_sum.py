@@ -53,11 +53,11 @@ class EntryTaker:
             problems.append(no_key(rule.name, self._fields, event))
         stated = _whole_number(self._stated(event)) if self._stated else None
         values = None if stated is None else {STATED: stated}
-        legs.append(KeyedLeg(group, leg_of(rule.generation, 0, event, place, amount, values=values)))
+        legs.append((group, leg_of(rule.generation, 0, event, place, amount, values=values)))
         if filled(key) and event.record != event.id:
             # Only an entry that names its record can be a newer event of one that came without its transaction.
             alone = keyless_group_key(rule.org, rule.name, event.source, event.record)
-            legs.append(KeyedLeg(alone, leg_of(rule.generation, 0, event, place, None, values={LEAVES: "1"})))
+            legs.append((alone, leg_of(rule.generation, 0, event, place, None, values={LEAVES: "1"})))
 
     def adjust(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
         """Add an adjustment where it carries the transaction; it takes the sign of the rule, for it is booked like an entry."""
@@ -71,7 +71,7 @@ class EntryTaker:
             return True
         group = group_key(rule.org, rule.name, tuple(key))  # type: ignore[arg-type]  # filled: all text
         leg = leg_of(rule.generation, 0, event, place, amount, adjusts=event.refs["discrepancy"])
-        legs.append(KeyedLeg(group, leg))
+        legs.append((group, leg))
         return True
 
     def _amount(self, event: Event) -> tuple[Problem | None, str | None]:

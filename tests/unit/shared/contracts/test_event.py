@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shared.contracts import event as event_module
 from shared.contracts.event import (
     EventRefused,
     accept,
@@ -148,3 +149,26 @@ def test_a_wrong_form_is_refused_in_words_and_not_by_its_pattern(change: dict[st
     assert advice in str(refused)
     assert "regex" not in str(refused)
     assert refused.field == next(iter(change))
+
+
+@pytest.mark.parametrize("field", ["source", "type", "currency", "amount", "org"])
+def test_a_line_end_is_no_part_of_a_name(field: str) -> None:
+    """A pattern with `$` would let it through, into topic names and keys."""
+    assert refusal(**{field: str(PLAIN.get(field, "acme")) + "\n"}).field == field
+
+
+def test_names_that_were_refused_once_are_refused_again() -> None:
+    """What is remembered of names is only that they were good."""
+    for _ in range(2):
+        assert refusal(source="no name").field == "source"
+        assert refusal(source="ledger", currency="eur").field == "currency"
+
+
+def test_what_is_remembered_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Producers choose types: they must not fill the memory."""
+    monkeypatch.setattr(event_module, "FORMS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr(event_module, "_remembered", set())
+    for number in range(10):
+        take(type=f"payment.kind_{number}")
+    assert len(event_module._remembered) <= 3
+    assert refusal(type="no type").field == "type"
