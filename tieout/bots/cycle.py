@@ -97,9 +97,9 @@ def run_cycle(
     begun = time.monotonic()
     started = now or datetime.now(UTC)
     before = dict(memory.snapshots)
-    reader = Reader(places, memory, settle_seconds=options.settle_seconds, clock=_clock(now))
-    inputs = reader.read()
-    at = _next_time(now or datetime.now(UTC), memory)
+    clock = _clock(now, memory.at)
+    inputs = Reader(places, memory, settle_seconds=options.settle_seconds, clock=clock).read()
+    at = clock()
     bots = sorted({*inputs.bots, *memory.bots, *thresholds.bots})
     found = [*notes, *_about_the_cycle(places, inputs, memory, thresholds, started, bots)]
     stale = _judge_states(inputs, thresholds, memory, options, at, bots)
@@ -115,14 +115,15 @@ def run_cycle(
     return Cycle(report, findings, synthetic)
 
 
-def _clock(now: datetime | None) -> Callable[[], datetime]:
-    return (lambda: now) if now is not None else (lambda: datetime.now(UTC))
+def _clock(now: datetime | None, last: datetime | None) -> Callable[[], datetime]:
+    """Return the clock of a cycle, in whole milliseconds: the log's time never falls, whatever this machine's does."""
+    least = last + timedelta(milliseconds=1) if last is not None else datetime.min.replace(tzinfo=UTC)
 
+    def read() -> datetime:
+        at = now or datetime.now(UTC)
+        return max(at.replace(microsecond=at.microsecond // 1000 * 1000), least)
 
-def _next_time(now: datetime, memory: Memory) -> datetime:
-    """Return the time of this cycle in whole milliseconds: the log's time never falls, whatever the clock does."""
-    now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-    return now if memory.at is None else max(now, memory.at + timedelta(milliseconds=1))
+    return read
 
 
 # ---- the engine
@@ -142,7 +143,7 @@ def _judge_states(
         seen = memory.snapshots.get(bot)
         read = inputs.read_of(bot, knows_by_event=seen is not None and seen.by_event)
         if one.snapshot_problem:
-            inputs.problems.append(Problem(bot, "snapshot", None, one.snapshot_problem))
+            inputs.problems.append(Problem(bot, one.snapshot_file, None, one.snapshot_problem))
         engine.feed(accept(input_event(bot, read, read_at=at), org=ORG, received_at=at))
     memory.core = engine.snapshot()
     for revision in engine.revisions:

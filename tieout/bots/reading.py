@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from shared.contracts.event import PostedEvent
 from shared.packs.bots.events import (
@@ -33,7 +35,7 @@ NOT_ASKED: Final = frozenset({"disabled", "paper_only"})
 """`account_probe_status` of bots that have no account to compare with."""
 
 
-class Problem(NamedTuple):
+class Problem(msgspec.Struct, frozen=True):
     """Something that could not be read."""
 
     bot: str
@@ -52,6 +54,7 @@ class BotInput:
     """In the order they were read."""
     has_file: bool = False
     """Its snapshot lies there as a file."""
+    snapshot_file: str = ""
     snapshot_problem: str = ""
     fills_files: int = 0
     events_files: int = 0
@@ -178,7 +181,7 @@ class Reader:
         if path is None:
             return
         one.has_file = True
-        one.snapshot_problem = ""
+        one.snapshot_file, one.snapshot_problem = str(path), ""
         try:
             written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             said = read_json(path.read_bytes(), "the snapshot")
@@ -190,10 +193,10 @@ class Reader:
                 exchange=self._inputs.exchanges.get(files.bot),
             )
         except OSError as error:
-            one.snapshot_problem = f"{path} cannot be read: {error.strerror}"
+            one.snapshot_problem = f"the snapshot cannot be read: {error.strerror}"
             return
         except Unreadable as error:
-            one.snapshot_problem = f"{path}: {error}"
+            one.snapshot_problem = str(error)
             return
         one.snapshots.append(event)
 

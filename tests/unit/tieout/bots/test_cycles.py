@@ -1,0 +1,223 @@
+"""From cycle to cycle: state, positions, artifacts, the drill; and the command as people call it."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.errors import UsageError
+from tests.support.bot_files import write_thresholds
+from tests.unit.tieout.bots.conftest import Desk
+from tieout.bots import report as reports_module
+
+ROOT = Path(__file__).parents[4]
+PLACE = Path("reports/reconciliation")
+
+
+def names(desk: Desk) -> list[str]:
+    return sorted(path.name for path in (desk.root / PLACE).glob("reconciliation_*.json"))
+
+
+def test_three_cycles_with_a_fee_counter_that_falls_and_comes_back(desk: Desk) -> None:
+    bot = desk.bot().snapshot(fees_paid=10).filled(1)
+    assert desk.open() == set()
+    bot.snapshot(ts="2026-11-20T10:05:00Z", fees_paid=9.9)
+    assert desk.open() == {("bot1", "fees_counter_decreased_warning")}
+    since = desk.latest()["findings"][0]["since"]
+    bot.snapshot(ts="2026-11-20T10:10:00Z", fees_paid=9.7)
+    assert desk.open() == {("bot1", "fees_counter_decreased_critical")}
+    (found,) = desk.latest()["findings"]
+    assert (found["expected"], found["actual"], found["difference"], found["since"]) == ("10", "9.7", "-0.3", since)
+    bot.snapshot(ts="2026-11-20T10:15:00Z", fees_paid=9.95)
+    assert desk.open() == {("bot1", "fees_counter_decreased_critical")}, "until it is back at what it fell from"
+    bot.snapshot(ts="2026-11-20T10:20:00Z", fees_paid=10)
+    assert desk.open() == set()
+
+
+def test_counters_that_reset_daily_may_fall_over_midnight_of_the_zone(desk: Desk) -> None:
+    desk.variables |= {"RECON_COUNTERS_RESET": "daily", "RECON_ZONE": "Europe/Berlin"}
+    bot = desk.bot().snapshot(ts="2026-11-19T22:59:00Z", fees_paid=10).filled(1)
+    desk.cycle()
+    bot.snapshot(ts="2026-11-19T23:01:00Z", fees_paid=0, turnover=0)
+    assert desk.open() == set()
+    bot.snapshot(ts="2026-11-20T22:59:00Z", fees_paid=5, turnover=0)
+    desk.cycle()
+    bot.snapshot(ts="2026-11-20T22:59:30Z", fees_paid=4, turnover=0)
+    assert desk.open() == {("bot1", "fees_counter_decreased_critical")}
+
+
+def test_a_later_cycle_reads_only_new_lines(desk: Desk) -> None:
+    bot = desk.bot().snapshot().filled(100)
+    assert desk.cycle().report.lines_read == 201
+    assert desk.cycle().report.lines_read == 0
+    bot.filled(2, first=100)
+    report = desk.cycle().report
+    assert (report.lines_read, report.accounting_snapshots[0].fills, report.status) == (4, 102, "ok")
+
+
+def test_counts_go_on_through_rotation_of_both_files(desk: Desk) -> None:
+    bot = desk.bot().snapshot().filled(3)
+    desk.cycle()
+    bot.filled(2, first=3)
+    bot.events.rename(bot.folder / "events.jsonl.1")
+    shutil.copy(bot.fills, bot.folder / "fills.csv.1")
+    bot.fills.write_bytes(b"")
+    bot.filled(1, first=5)
+    report = desk.cycle().report
+    assert (report.findings, report.accounting_snapshots[0].fills, report.accounting_snapshots[0].order_filled) == (
+        [],
+        6,
+        6,
+    )
+
+
+def test_a_file_that_was_replaced_unread_is_told(desk: Desk) -> None:
+    bot = desk.bot().snapshot().filled(3)
+    desk.cycle()
+    bot.events.unlink()
+    bot.orders(1, first=7)
+    bot.rows(1, first=3)
+    assert desk.open() == {("bot1", "lines_lost")}
+
+
+def test_rows_that_disappear_from_fills_are_a_mismatch(desk: Desk) -> None:
+    bot = desk.bot().snapshot().filled(200)
+    assert desk.open() == set()
+    lines = bot.fills.read_text().splitlines(keepends=True)
+    bot.fills.write_text("".join(lines[:-5]))
+    assert desk.open() == {("bot1", "fill_count_mismatch")}
+
+
+def test_the_artifacts_are_the_report_under_its_time_and_as_latest(desk: Desk) -> None:
+    desk.bot().snapshot().filled(1)
+    done = desk.cycle()
+    (name,) = names(desk)
+    assert name == f"reconciliation_{done.report.ts_utc:%Y%m%dT%H%M%SZ}.json"
+    assert (desk.root / PLACE / name).read_bytes() == (desk.root / PLACE / "latest.json").read_bytes()
+    desk.cycle()
+    assert (len(names(desk)), desk.latest()["previous_report"]) == (2, name)
+    assert not [path for path in (desk.root / PLACE).iterdir() if "tmp" in path.name or path.name.startswith(".latest")]
+
+
+def test_latest_is_the_old_one_or_the_new_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even when the machine stops while it is written."""
+    desk.bot().snapshot().filled(1)
+    desk.cycle()
+    before = (desk.root / PLACE / "latest.json").read_bytes()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    desk.bot().snapshot(equity_quote=0, ts="2026-11-20T10:05:00Z")
+    with pytest.raises(KeyboardInterrupt):
+        desk.cycle()
+    assert (desk.root / PLACE / "latest.json").read_bytes() == before
+    monkeypatch.undo()
+    os.chdir(desk.root)
+    assert desk.open() == {("bot1", "equity_not_positive")}
+
+
+def test_a_cycle_that_stopped_before_its_state_was_kept_is_done_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = desk.bot().snapshot(fees_paid=10).filled(1)
+    desk.cycle()
+    bot.snapshot(ts="2026-11-20T10:05:00Z", fees_paid=9).filled(5, first=1)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tieout.bots.service.save_memory", stop)
+        with pytest.raises(KeyboardInterrupt):
+            desk.cycle()
+    report = desk.cycle().report
+    assert [one.name for one in report.findings] == ["fees_counter_decreased_critical"]
+    assert report.accounting_snapshots[0].fills == 6
+
+
+def test_old_reports_go_when_only_some_are_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.bot().snapshot().filled(1)
+    desk.variables["RECON_REPORTS_KEPT"] = "2"
+    for _ in range(4):
+        desk.cycle()
+    assert len(names(desk)) == 2
+    monkeypatch.setattr(reports_module, "SAME_SECOND_MAX", 0)
+    with pytest.raises(UsageError, match="running in a loop"):
+        desk.cycle()
+
+
+def test_a_broken_state_is_put_aside_and_told(desk: Desk) -> None:
+    desk.bot().snapshot().filled(1)
+    desk.cycle()
+    (desk.root / PLACE / "state.msgpack").write_bytes(b"half")
+    done = desk.cycle()
+    assert [(one.bot, one.name) for one in done.report.findings] == [("*", "state_lost")]
+    assert "put aside" in done.notes[0]
+    assert len(list((desk.root / PLACE).glob("state.msgpack.broken-*"))) == 1
+    assert desk.open() == set()
+
+
+def test_two_cycles_at_once_are_refused(desk: Desk) -> None:
+    desk.bot().snapshot().filled(1)
+    desk.cycle()
+    with (desk.root / PLACE / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another reconciliation"):
+            desk.cycle()
+    assert desk.open() == set()
+
+
+def test_the_drill_is_critical_and_leaves_nothing_behind(desk: Desk) -> None:
+    desk.bot().snapshot().filled(1)
+    report = desk.cycle(synthetic_drift=True).report
+    assert (report.status, report.synthetic_drift) == ("critical", True)
+    assert [(one.bot, one.name, one.synthetic) for one in report.findings] == [
+        ("synthetic-drift", "inventory_drift_critical", True)
+    ]
+    assert (desk.open(), desk.latest()["synthetic_drift"]) == (set(), False)
+
+
+def test_the_drill_is_critical_whatever_the_thresholds_say(desk: Desk) -> None:
+    write_thresholds(desk.root, defaults={"enabled": False, "inventory_critical": 5})
+    assert desk.cycle(synthetic_drift=True).report.critical_count == 1
+
+
+def run(desk: Desk, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Start a command as people do: in their working directory."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECON_")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=desk.root,
+        env=environment | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_runbooks_path_starts_the_same_command(desk: Desk) -> None:
+    desk.bot().snapshot().filled(1)
+    script = str(ROOT / "services/reconciliation_service/main.py")
+    clean = run(desk, script, "--once")
+    assert (clean.returncode, clean.stdout.splitlines()[-2]) == (0, "ok: 1 bots checked, 0 critical, 0 warnings")
+    drill = run(desk, script, "--once", "--synthetic-drift", "--fail-on", "critical")
+    assert drill.returncode == 1
+    assert "inventory_drift_critical" in drill.stdout
+    assert desk.latest()["status"] == "critical"
+
+
+def test_the_command_prints_the_report_as_json_and_errors_without_a_traceback(desk: Desk) -> None:
+    desk.bot().snapshot(equity_quote=0).filled(1)
+    done = run(desk, "-m", "tieout", "bots", "reconcile", "--once", "--json")
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "critical")
+    wrong = run(desk, "-m", "tieout", "bots", "reconcile", "--once", RECON_INVENTORY_WARN="x")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: RECON_INVENTORY_WARN: must be a number")
