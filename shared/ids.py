@@ -12,6 +12,7 @@ from typing import NewType
 import msgspec
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "tieout")
+_NAMESPACE_BYTES = NAMESPACE.bytes
 
 EventId = NewType("EventId", str)
 DiscrepancyId = NewType("DiscrepancyId", str)
@@ -37,7 +38,7 @@ def uuid_of(digest: str) -> str:
 
 def _uuid(values: Sequence[str | None]) -> str:
     """Return str(uuid.uuid5(NAMESPACE, canonical JSON))."""
-    return uuid_of(sha1(NAMESPACE.bytes + canonical(values), usedforsecurity=False).hexdigest())
+    return uuid_of(sha1(_NAMESPACE_BYTES + canonical(values), usedforsecurity=False).hexdigest())
 
 
 def event_id(org: str, source: str, id_: str) -> EventId:
