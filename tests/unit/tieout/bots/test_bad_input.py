@@ -152,7 +152,7 @@ def test_a_torn_line_in_the_middle_is_told_and_the_counts_differ(desk: Desk) -> 
     bot.rows(1, first=1)
     assert desk.open() == {("bot1", "lines_unreadable"), ("bot1", "fill_count_mismatch")}
     (problem,) = desk.latest()["problems"]
-    assert (problem["file"], problem["offset"]) == ("data/bot1/events.jsonl", "84")
+    assert (problem["file"], problem["offset"]) == ("data/bot1/events.jsonl", "86")
 
 
 def test_a_clock_that_goes_back(desk: Desk) -> None:
