@@ -1,13 +1,16 @@
 """The API of alerts as commands use it: address and key from the environment, errors as sentences for people."""
 
+import http.client
 import json
 import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from shared.errors import DependencyAway, UsageError
 
@@ -42,6 +45,21 @@ class AlertsApi:
         where = f"{path}?{urllib.parse.urlencode(query)}" if query else path
         return self._send("GET", where, None, accept)
 
+    def download(self, path: str, query: Mapping[str, str], target: BinaryIO) -> None:
+        """Write the answer to `target` as it comes: of however much, little is in memory.
+
+        Raises:
+            DependencyAway: nobody answers, or the answer breaks off.
+        """
+        where = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        with self._open("GET", where, None, "*/*") as answer:
+            try:
+                shutil.copyfileobj(answer, target)
+            except (OSError, http.client.HTTPException) as error:
+                raise DependencyAway(
+                    f"alerts at {self.url} broke off in the middle ({type(error).__name__}); its log says why"
+                ) from None
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send `body` as JSON and return the decoded JSON answer."""
         return json.loads(self._send("POST", path, json.dumps(body).encode(), "application/json"))
@@ -55,13 +73,19 @@ class AlertsApi:
         return json.loads(self._send("PATCH", path, json.dumps(body).encode(), "application/json"))
 
     def _send(self, method: str, path: str, body: bytes | None, accept: str) -> str:
+        """Return the whole answer; raises as `_open` does."""
+        with self._open(method, path, body, accept) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    @contextmanager
+    def _open(self, method: str, path: str, body: bytes | None, accept: str) -> Iterator[http.client.HTTPResponse]:
         """Raises `ApiRefused` for an error answer and `DependencyAway` where nobody answers."""
         headers = {"Authorization": f"Bearer {self.key}", "Accept": accept, "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - checked in `from_environment`
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above
-                text: str = answer.read().decode()
-                return text
+                yield answer
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except (OSError, ValueError) as error:

@@ -160,7 +160,7 @@ async def _lines(
     for row in (await connection.execute(chosen)).all():
         # Null is no value: `IS NOT DISTINCT FROM` finds it.
         same = [
-            column.is_not_distinct_from(value)
+            column.is_not_distinct_from(literal(value, column.type))
             for column, value in zip(place, (row.rule, row.currency, row.key, row.code), strict=True)
         ]
         line = DriftLine(
@@ -178,18 +178,18 @@ async def _lines(
 
 
 async def _points(connection: AsyncConnection, run: Run, mine: list[Any]) -> list[DriftPoint]:
-    """Return the last reading of each of `POINTS_MAX` parts of the period."""
+    """Return the furthest reading of each of `POINTS_MAX` parts of the period, and the last of all."""
     one = checks.c
     # Seconds as floats: they only choose which readings are drawn.
     at_s = func.extract("epoch", one.as_of).cast(Double)
     begin_s, end_s = literal(run.period.start.timestamp(), Double), literal(run.period.end.timestamp(), Double)
     part = func.width_bucket(at_s, begin_s, end_s, POINTS_MAX)
-    last = (
-        select(one.as_of, one.difference, one.result)
-        .ext(distinct_on(part))
-        .where(*mine)
-        .order_by(part, one.as_of.desc(), one.log_time.desc(), one.log_offset.desc())
-        .subquery()
+    newest = (one.as_of.desc(), one.log_time.desc(), one.log_offset.desc())
+    columns = (one.as_of, one.difference, one.result)
+    furthest = (
+        select(*columns).ext(distinct_on(part)).where(*mine).order_by(part, func.abs(one.difference).desc(), *newest)
     )
-    rows = await connection.execute(select(last).order_by(last.c.as_of))
-    return [DriftPoint(row.as_of, row.difference, row.result == "failed") for row in rows]
+    last = select(*columns).where(*mine).order_by(*newest).limit(1)
+    rows = [*(await connection.execute(furthest)).all(), *(await connection.execute(last)).all()]
+    points = {DriftPoint(row.as_of, row.difference, row.result == "failed") for row in rows}
+    return sorted(points, key=lambda point: point.at)

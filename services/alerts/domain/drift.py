@@ -31,7 +31,7 @@ class DriftLine:
     code: str | None
     currency: str
     readings: int
-    """In the period; `points` has the last of each of `POINTS_MAX` parts of it."""
+    """In the period; `points` has the furthest of each of `POINTS_MAX` parts of it, and the last of all."""
     failed: int
     largest: Decimal
     """Greatest difference without sign."""

@@ -1,5 +1,6 @@
 """The words and numbers of a report for people, whatever it is written in: titles, causes, amounts, sentences."""
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -7,6 +8,8 @@ from decimal import Decimal
 from services.alerts.domain.figures import Report, RuleReport
 from services.alerts.domain.period import zone_of
 from shared.money import EXACT, exact_sum, format_amount
+
+_CAPITALS = re.compile(r"([A-Z])")
 
 CAUSES = {
     "AmountMismatch": "amounts differ",
@@ -73,6 +76,11 @@ def what_counts(rule: str) -> str:
 def title_of(name: str) -> str:
     """`billing.payments` is Payments."""
     return name.rpartition(".")[2].replace("_", " ").capitalize()
+
+
+def type_words(type_: str) -> str:
+    """`MissingProviderRecord` is Missing provider record; other words stay, with spaces."""
+    return _CAPITALS.sub(r" \1", type_).replace("_", " ").strip().capitalize()
 
 
 def items_text(count: int) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -60,13 +61,17 @@ async def test_trigger_list_and_report_a_month(terminal: Terminal) -> None:
     code, out, err = await terminal.tieout("runs", "trigger", "2026-10")
     assert (code, err) == (0, "")
     run_id = out.split()[1].rstrip(":")
-    assert out.startswith(f"run {run_id}: 2026-10-01..2026-11-01 (UTC), completed\n  billing.payments: ")
+    assert out.startswith(f"run {run_id}: billing 2026-10-01..2026-11-01 (UTC), completed in ")
+    assert "\n  check payments: failed\n" in out
+    assert "\n  billing.payments: " in out
     assert out.endswith(f"  report: tieout runs report {run_id}\n")
 
     code, out, err = await terminal.tieout("runs", "list")
     assert (code, err) == (0, "")
-    assert out.splitlines()[0].split() == ["RUN", "PERIOD", "STATUS", "MATCHED", "OPEN", "MADE"]
-    assert out.splitlines()[1].split()[:3] == [run_id, "2026-10-01..2026-11-01", "completed"]
+    assert out.splitlines()[0].split() == [
+        "RUN", "PACK", "TYPE", "PERIOD", "STATE", "CHECKS", "MATCHED", "OPEN", "TOOK", "MADE",
+    ]  # fmt: skip
+    assert out.splitlines()[1].split()[:5] == [run_id, "billing", "period", "2026-10-01..2026-11-01", "completed"]
 
     code, out, err = await terminal.tieout("runs", "report", "latest")
     assert (code, err) == (0, "")
@@ -74,6 +79,29 @@ async def test_trigger_list_and_report_a_month(terminal: Terminal) -> None:
 
     code, out, _ = await terminal.tieout("runs", "report", run_id, "--format", "json")
     assert (code, json.loads(out)["verdict"]) == (0, "complete")
+
+
+async def test_a_report_is_written_whole_in_each_form_or_not_at_all(terminal: Terminal, tmp_path: Path) -> None:
+    await terminal.desk.store(generated_month(300), LATER + timedelta(seconds=10))
+    await terminal.tieout("runs", "trigger", "2026-10")
+    begins = {"html": "<!doctype html>", "csv": "rule,key,status", "md": "# Reconciliation", "json": '{"version":'}
+
+    for form, begin in begins.items():
+        target = tmp_path / f"report.{form}"
+        assert await terminal.tieout("runs", "report", "latest", "--as", form, "-o", str(target)) == (0, "", "")
+        assert target.read_text().replace('{"version": ', '{"version":').startswith(begin)
+
+    code, out, err = await terminal.tieout("runs", "report", "latest", "--as", "html", "-o", str(tmp_path / "no" / "a"))
+    assert (code, out, err.endswith("cannot be written: No such file or directory\n")) == (2, "", True)
+    code, _, err = await terminal.tieout("runs", "report", "latest", "--pack", "stack")
+    assert (code, err) == (
+        2,
+        "error: there are no runs yet: make one with `tieout runs trigger 2026-11 --pack stack`\n",
+    )
+    there = sorted(path.name for path in tmp_path.iterdir())  # noqa: ASYNC240 - four files
+    assert there == [f"report.{form}" for form in sorted(begins)]
+    code, _, err = await terminal.tieout("runs", "trigger", "2026-10", "--pack", "nowhere")
+    assert (code, err) == (2, "error: there is no pack with rules in force 'nowhere' in this organisation\n")
 
 
 async def test_mistakes_are_one_line_with_an_exit_code(terminal: Terminal) -> None:

@@ -36,6 +36,7 @@ from services.alerts.domain.report_words import (
     speaks,
     time_text,
     title_of,
+    type_words,
     what_counts,
     why_provisional,
 )
@@ -65,11 +66,18 @@ def page_of(run: Run, report: Report, drift: Sequence[Drift]) -> str:
     spoken = {name: figures for name, figures in report.reports.items() if speaks(figures)}
     zone = report.period.zone
     return _template().render(
+        verdict_title={
+            "complete": "These figures are final",
+            "provisional": "Provisional",
+            "incomplete": "Money is unexplained",
+        }[report.verdict],
         style=Markup(_style()),  # noqa: S704 - a file of this package, the text that the policy names by its digest
         run=run,
         report=report,
         title=period_title(report),
         verdict=_verdict(report),
+        open_total=sum(open_count(figures) for figures in spoken.values()),
+        failed_checks=sum(not one.passed for one in report.checks),
         headlines=[_headline(name, figures) for name, figures in spoken.items()],
         checks=[one for one in report.checks if one.readings or one.error] and report.checks,
         totals=[row for name, figures in spoken.items() for row in _totals(name, figures)],
@@ -103,14 +111,21 @@ def _style() -> str:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"count": count_text, "grouped": grouped, "signed": signed, "key": _key, "title": title_of}
+    environment.filters |= {
+        "count": count_text,
+        "grouped": grouped,
+        "signed": signed,
+        "key": _key,
+        "title": title_of,
+        "type": type_words,
+    }
     return environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
 def _verdict(report: Report) -> str:
     match report.verdict:
         case "complete":
-            return "All of the period is stored, every gap between the totals is explained, these figures are final."
+            return "Everything of the period is stored, and every gap between the totals is explained."
         case "provisional":
             return f"{why_provisional(report)} The run completes by itself; figures may still change."
         case "incomplete":
@@ -210,10 +225,10 @@ def _bridge(figures: RuleReport, currency: str) -> Bridge:
     causes = sorted(figures.gaps.get(currency, {}).items())
     steps = [(Decimal(amount), True) for _, amount in causes]
     residual = Decimal(figures.residual[currency])
-    labels = [(cause, CAUSES.get(cause, ""), signed(amount)) for cause, amount in causes]
+    labels = [(type_words(cause), CAUSES.get(cause, ""), signed(amount)) for cause, amount in causes]
     if residual:
         steps.append((residual, False))
-        labels.append(("unexplained", "no stored discrepancy explains it", signed(figures.residual[currency])))
+        labels.append(("Unexplained", "no stored discrepancy explains it", signed(figures.residual[currency])))
     drawn, cut_off = pictures.waterfall(start, steps, end)
     totals = [
         (f"{title_of(side)} total", _records(total.count if total else 0), grouped(format_amount(amount, currency)))

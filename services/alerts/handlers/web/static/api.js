@@ -20,17 +20,30 @@ export function whenUnauthorized(callback) {
 }
 
 export const get = (path, parameters = {}) => request("GET", path + query(parameters));
+/** Every number as the text it has in the answer: a float could not hold it exactly. */
+export const getExact = (path, parameters = {}) => request("GET", path + query(parameters), undefined, exactly);
+export const getImage = (path, parameters = {}) => request("GET", path + query(parameters), undefined, (response) => response.blob(), "image/svg+xml");
+/** A file as it is: for saving, or for a view of its own. */
+export const file = (path, parameters = {}) => request("GET", path + query(parameters), undefined, (response) => response.blob(), "*/*");
 export const patch = (path, body) => request("PATCH", path, body);
 export const post = (path, body) => request("POST", path, body);
 
-async function request(method, path, body) {
+// A string, which stays, or a number, which is put into quotes.
+const STRING_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+async function exactly(response) {
+  const text = await response.text();
+  return JSON.parse(text.replace(STRING_OR_NUMBER, (token) => (token.startsWith('"') ? token : `"${token}"`)));
+}
+
+async function request(method, path, body, read = (response) => response.json(), accept = "application/json") {
   const key = session.key;
-  const headers = { Accept: "application/json", Authorization: `Bearer ${key}` };
+  const headers = { Accept: accept, Authorization: `Bearer ${key}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const response = await send(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   // An answer that comes after signing out belongs to nobody.
   if (session.key !== key) throw new ApiError(401, "You signed out.");
-  if (response.ok) return response.json();
+  if (response.ok) return read(response);
   const error = await failure(response);
   if (error.status === 401) onUnauthorized(error);
   throw error;

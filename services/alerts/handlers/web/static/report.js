@@ -1,6 +1,6 @@
 // A run's report, drawn from its JSON: the verdict first, then per rule what agreed and where the gap went.
 
-import { get } from "./api.js";
+import { file, get } from "./api.js";
 import { byId, h, notice, show } from "./dom.js";
 import { chip, dateTime, keyText, money, plural, timeElement, words } from "./format.js";
 import { periodText } from "./runs.js";
@@ -44,7 +44,7 @@ async function load() {
   const wanted = id;
   let again = true;
   try {
-    const found = await get(`/billing/reconciliation/runs/${encodeURIComponent(wanted)}/report`);
+    const found = await get(`/v1/runs/${encodeURIComponent(wanted)}/report`);
     if (wanted !== id) return;
     again = found.run.completed_at === null;
     show(byId("report-error"), false);
@@ -76,19 +76,41 @@ function draw(found) {
 }
 
 function top({ run, reportJson: report, reportMarkdown }) {
-  const name = `reconciliation-${report.org}-${periodText(report.period).replace(/ – /, "_")}`;
+  const name = `reconciliation-${report.org}-${run.pack}-${periodText(report.period).replace(/ – /, "_").replace(/[:+]/g, "")}`;
+  const address = `/v1/runs/${encodeURIComponent(run.id)}/report`;
+  const feedback = h("p", { class: "hint", role: "status" });
+  const fetched = (format, then) => async () => {
+    feedback.textContent = "One moment…";
+    try {
+      then(await file(address, { format }));
+      feedback.textContent = "";
+    } catch (error) {
+      feedback.textContent = `That did not work: ${error.message}`;
+    }
+  };
   return h("header", {},
     h("h1", {}, `Reconciliation ${periodText(report.period)}`),
     h("div", { class: `verdict verdict-${report.verdict}` }, h("strong", {}, words(report.verdict)), h("p", {}, VERDICTS[report.verdict] ?? "")),
-    h("p", { class: "hint" }, `${report.org}, ${report.period.start} to before ${report.period.end} (${report.period.zone}). Figures as of ${dateTime(report.at)}. Made by ${run.requested_by}.`),
+    h("p", { class: "hint" }, `${report.org}, ${run.pack}, ${report.period.start} to before ${report.period.end} (${report.period.zone}). Figures as of ${dateTime(report.at)}. Made by ${run.requested_by}${run.duration_ms === null ? "" : ` in ${(run.duration_ms / 1000).toFixed(1)} s`}.`),
     h("p", { class: "buttons no-print" },
-      h("button", { type: "button", onclick: () => window.print() }, "Print"),
-      h("button", { type: "button", onclick: () => save(`${name}.md`, "text/markdown", reportMarkdown) }, "Save as Markdown"),
-      h("button", { type: "button", onclick: () => save(`${name}.json`, "application/json", JSON.stringify(report, null, 2)) }, "Save as JSON")));
+      h("button", { type: "button", class: "primary", onclick: fetched("html", open) }, "Open to print"),
+      h("button", { type: "button", onclick: fetched("csv", (content) => save(`${name}-items.csv`, content)) }, "Save items as CSV"),
+      h("button", { type: "button", onclick: fetched("html", (content) => save(`${name}.html`, content)) }, "Save as HTML"),
+      h("button", { type: "button", onclick: () => save(`${name}.md`, new Blob([reportMarkdown], { type: "text/markdown" })) }, "Save as Markdown"),
+      h("button", { type: "button", onclick: () => save(`${name}.json`, new Blob([JSON.stringify(report, null, 2)], { type: "application/json" })) }, "Save as JSON")),
+    feedback);
 }
 
-function save(name, type, text) {
-  const address = URL.createObjectURL(new Blob([text], { type }));
+/** The report's own page, in a tab of its own; this page's policy allows its style, and nothing else of it. */
+function open(content) {
+  const address = URL.createObjectURL(content);
+  const link = h("a", { href: address, target: "_blank", rel: "noopener" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), REFRESH_MS * 12);
+}
+
+function save(name, content) {
+  const address = URL.createObjectURL(content);
   const link = h("a", { href: address, download: name });
   link.click();
   URL.revokeObjectURL(address);

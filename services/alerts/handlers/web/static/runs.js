@@ -1,4 +1,4 @@
-// Runs: the list, and making one for a day or a month.
+// Runs of every pack: the list, and making one for a day, a month, or the 24 hours up to now.
 
 import { get, post } from "./api.js";
 import { byId, h, notice, show } from "./dom.js";
@@ -29,7 +29,24 @@ export function enter() {
     return;
   }
   show(byId("runs-loading"), !drawn);
+  loadPacks();
   load();
+}
+
+/** The packs to choose from, in the filter and in the form; what was chosen stays. */
+async function loadPacks() {
+  let packs = ["billing"];
+  try {
+    packs = (await get("/v1/runs/packs")).data;
+  } catch {
+    // The list of runs tells what is wrong.
+  }
+  for (const [id, first] of [["runs-pack", [["", "every pack"]]], ["trigger-pack", []]]) {
+    const select = byId(id);
+    const chosen = select.value;
+    select.replaceChildren(...[...first, ...packs.map((pack) => [pack, pack])].map(([value, text]) => h("option", { value }, text)));
+    select.value = [...select.options].some((option) => option.value === chosen) ? chosen : select.options[0].value;
+  }
 }
 
 export function leave() {
@@ -54,7 +71,7 @@ async function load() {
     const found = [];
     let next = null;
     do {
-      const page = await get("/billing/reconciliation/runs", { limit: Math.min(PAGE_ROWS_MAX, wanted - found.length), cursor: next });
+      const page = await get("/v1/runs", { pack: byId("runs-pack").value, limit: Math.min(PAGE_ROWS_MAX, wanted - found.length), cursor: next });
       found.push(...page.data);
       next = page.next_cursor;
     } while (next && found.length < wanted);
@@ -88,8 +105,9 @@ function draw(found, next) {
   if (focused) [...byId("runs-rows").querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
 }
 
-/** A run's period as people write it: a day, a month, or its first and last day. */
+/** A run's period as people write it: a day, a month, its first and last day, or from when to when. */
 export function periodText({ start, end }) {
+  if (start.includes("T")) return `${start.slice(0, 16).replace("T", " ")} – ${end.slice(0, 10) === start.slice(0, 10) ? end.slice(11, 16) : end.slice(0, 16).replace("T", " ")}`;
   const days = Math.round((Date.parse(end) - Date.parse(start)) / DAY_MS);
   if (days === 1) return start;
   if (start.endsWith("-01") && end.endsWith("-01") && days < PERIOD_DAYS_LONG) return start.slice(0, 7);
@@ -105,9 +123,11 @@ function row(run) {
   const cell = (label, content, attributes = {}) => h("td", { role: "cell", "data-label": label, ...attributes }, content);
   return h("tr", { role: "row" },
     cell("Period", h("a", { href: `#/runs/${encodeURIComponent(run.id)}`, class: "key" }, periodText(run.period))),
-    cell("Verdict", [chip("verdict", run.status === "failed" ? "failed" : verdictOf(run)), run.error ? h("p", { class: "hint" }, run.error) : null]),
+    cell("Pack", [run.pack, h("p", { class: "hint" }, run.run_type)]),
+    cell("Verdict", [chip("verdict", run.status === "failed" ? "failed" : run.stage === "running" ? "running" : verdictOf(run)), run.error ? h("p", { class: "hint" }, run.error) : null]),
     cell("Matched", matched(rules)),
     cell("Open", rules.length ? h("ul", { class: "plain" }, rules.map(([, one]) => h("li", {}, one.open.toLocaleString("en")))) : "–", { class: "amount" }),
+    cell("Took", run.duration_ms === null ? "–" : `${(run.duration_ms / 1000).toFixed(1)} s`, { class: "amount" }),
     cell("Made", ageElement(run.created_at), { class: "when" }),
     cell("By", run.trigger === "daily" ? "daily run" : run.requested_by, { class: "by" }));
 }
@@ -120,15 +140,15 @@ function matched(rules) {
 
 async function trigger(event) {
   event.preventDefault();
-  const month = byId("trigger-span-month").checked;
-  const period = byId(month ? "trigger-month" : "trigger-day").value;
+  const period = chosenPeriod();
+  const pack = byId("trigger-pack").value;
   const button = byId("trigger-button");
   const box = byId("trigger-feedback");
   button.disabled = true;
   box.className = "notice wait";
-  notice(box, `Reconciling ${period}… This takes up to ten seconds.`);
+  notice(box, `Reconciling ${pack}, ${period ?? "the last 24 hours"}… This takes up to ten seconds.`);
   try {
-    const run = await post("/billing/reconciliation/runs/trigger", { period });
+    const run = await post("/v1/runs", { period, pack });
     show(box, false);
     location.hash = `#/runs/${encodeURIComponent(run.id)}`;
   } catch (error) {
@@ -140,17 +160,22 @@ async function trigger(event) {
   }
 }
 
+function chosenPeriod() {
+  if (byId("trigger-span-now").checked) return null;
+  return byId(byId("trigger-span-month").checked ? "trigger-month" : "trigger-day").value;
+}
+
 function chooseSpan() {
-  const month = byId("trigger-span-month").checked;
-  show(byId("trigger-month-label"), month);
-  show(byId("trigger-day-label"), !month);
-  byId("trigger-month").required = month;
-  byId("trigger-day").required = !month;
+  for (const span of ["day", "month"]) {
+    const chosen = byId(`trigger-span-${span}`).checked;
+    show(byId(`trigger-${span}-label`), chosen);
+    byId(`trigger-${span}`).required = chosen;
+  }
 }
 
 byId("trigger").addEventListener("submit", trigger);
-byId("trigger-span-day").addEventListener("change", chooseSpan);
-byId("trigger-span-month").addEventListener("change", chooseSpan);
+for (const span of ["day", "month", "now"]) byId(`trigger-span-${span}`).addEventListener("change", chooseSpan);
+byId("runs-pack").addEventListener("change", load);
 byId("runs-more").addEventListener("click", () => {
   wanted += PAGE_ROWS;
   load();
