@@ -78,4 +78,7 @@ def format_amount(value: Decimal, currency: str | None) -> str:
 
 def from_minor_units(amount: int, exponent: int) -> str:
     """Return a provider's integer amount as a decimal string in the major unit: 12050 with exponent 2 is "120.50"."""
-    return format(Decimal(amount).scaleb(-exponent, context=EXACT), "f")
+    if exponent == 0:
+        return str(amount)
+    digits = str(abs(amount)).rjust(exponent + 1, "0")
+    return f"{'-' if amount < 0 else ''}{digits[:-exponent]}.{digits[-exponent:]}"
