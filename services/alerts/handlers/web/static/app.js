@@ -1,6 +1,7 @@
 // The page: signing in and out, and which view the address (#/…) shows.
 
 import { get, whenUnauthorized } from "./api.js";
+import * as budgets from "./budgets.js";
 import * as detail from "./detail.js";
 import * as discrepancies from "./discrepancies.js";
 import { byId, notice, show } from "./dom.js";
@@ -12,8 +13,10 @@ import { forget, keep, looksLikeKey, session } from "./session.js";
 
 const VIEWS = {
   discrepancies: byId("view-discrepancies"), "dead-letters": byId("view-letters"), runs: byId("view-runs"), report: byId("view-report"),
+  budgets: byId("view-budgets"),
 };
-const TITLES = { discrepancies: "Discrepancies", "dead-letters": "Dead letters", runs: "Runs" };
+const TITLES = { discrepancies: "Discrepancies", "dead-letters": "Dead letters", runs: "Runs", budgets: "Budgets" };
+const LINKS = { discrepancies: "nav-discrepancies", "dead-letters": "nav-letters", runs: "nav-runs", budgets: "nav-budgets" };
 
 const signIn = byId("sign-in");
 const keyField = byId("sign-in-key");
@@ -102,6 +105,7 @@ function stopViews() {
   discrepancies.leave();
   runs.leave();
   report.leave();
+  budgets.leave();
   detail.close();
   letters.leave();
   letter.close();
@@ -117,9 +121,9 @@ function route() {
     return;
   }
   for (const [one, section] of Object.entries(VIEWS)) show(section, one === name);
-  for (const [one, link] of [["discrepancies", byId("nav-discrepancies")], ["dead-letters", byId("nav-letters")], ["runs", byId("nav-runs")]]) {
-    if (one === view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+  for (const [one, link] of Object.entries(LINKS)) {
+    if (one === view) byId(link).setAttribute("aria-current", "page");
+    else byId(link).removeAttribute("aria-current");
   }
   if (name !== "discrepancies") {
     discrepancies.leave();
@@ -131,6 +135,7 @@ function route() {
   }
   if (name !== "runs") runs.leave();
   if (name !== "report") report.leave();
+  if (name !== "budgets") budgets.leave();
   if (name === "discrepancies") {
     discrepancies.enter(id ? null : new URLSearchParams(search));
     if (id) detail.open(decode(id));
@@ -143,6 +148,7 @@ function route() {
   }
   if (name === "runs") runs.enter();
   if (name === "report") report.enter(decode(id));
+  if (name === "budgets") budgets.enter();
   if (!id) document.title = `${TITLES[name]} – tieout`;
 }
 
@@ -159,6 +165,7 @@ function signOut(message = null) {
   discrepancies.reset();
   runs.reset();
   report.reset();
+  budgets.reset();
   letters.reset();
   showSignIn(message);
 }
