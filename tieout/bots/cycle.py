@@ -17,7 +17,7 @@ from msgspec import structs
 from shared.contracts.discrepancy import Check, Discrepancy
 from shared.contracts.event import EventRefused, PostedEvent, accept, milliseconds
 from shared.money import EXACT
-from shared.packs.bots.events import fills_event, input_event, snapshot_event
+from shared.packs.bots.events import NOT_ASKED, fills_event, input_event, snapshot_event
 from shared.packs.bots.findings import (
     Finding,
     check_of,
@@ -286,7 +286,8 @@ def _bot_status(bot: str, thresholds: Thresholds, findings: list[Finding], input
         check = check_of(code)
         if check in checks and check != "input" and getattr(own, switch) is False:
             checks[check] = "disabled"
-    if own.exchange_check_enabled is None and bot not in inputs.exchanges:
+    exchange = inputs.exchanges.get(bot)
+    if exchange.status in NOT_ASKED if exchange is not None else own.exchange_check_enabled is None:
         checks["exchange"] = "disabled"
     return BotStatus(bot=bot, status=status_of(findings), checks=checks)
 

@@ -31,8 +31,6 @@ PROBLEMS_SHOWN_MAX: Final = 1000
 """Lines that are listed one by one; they are counted all."""
 FRESH_SECONDS: Final = 10.0
 """A file written within this time may be in the middle of being written: it is looked at again."""
-NOT_ASKED: Final = frozenset({"disabled", "paper_only"})
-"""`account_probe_status` of bots that have no account to compare with."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -91,13 +89,13 @@ class Inputs:
         """Return how well the files of a bot could be read."""
         one = self.of(bot)
         exchange = self.exchanges.get(bot)
-        is_usable = exchange is not None and (exchange.status in NOT_ASKED or exchange.base_pct is not None)
         return InputRead(
             snapshots=int(bool(one.snapshots) or one.has_file or knows_by_event),
             snapshots_unreadable=int(bool(one.snapshot_problem)),
             fills_files=one.fills_files,
             events_files=one.events_files,
-            exchange_snapshots=int(is_usable),
+            exchange_snapshots=int(exchange is not None),
+            exchange_probes_failed=int(exchange is not None and exchange.has_failed),
             lines_unreadable=one.unreadable,
             lines_incomplete=sum(1 for whose in self.incomplete.values() if whose == bot),
             files_lost=one.lost,

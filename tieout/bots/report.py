@@ -19,8 +19,8 @@ LATEST: Final = "latest.json"
 PREFIX: Final = "reconciliation_"
 SAME_SECOND_MAX: Final = 1000
 """Reports of one second: more are a runaway loop."""
-MESSAGE_CHARS_MAX: Final = 110
-"""Of a finding's sentence in a table."""
+ROWS_MAX: Final = 40
+"""Bots in a table: of more only those are shown that are not ok."""
 
 NumberOrText = Decimal | str | None
 _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{1,60})?", re.ASCII)
@@ -155,9 +155,14 @@ def table(report: Report) -> Iterable[str]:
     """Yield the report as lines for a terminal."""
     rows = [["BOT", "STATUS", *(check.upper() for check in CHECKS)]]
     worst_first = sorted(report.bots, key=lambda one: (-STATUSES.index(one.status), one.bot))
+    if len(worst_first) > ROWS_MAX:
+        worst_first = [one for one in worst_first if one.status != "ok"]
     rows += [[one.bot, one.status, *(_mark(one.checks.get(check, "ok")) for check in CHECKS)] for one in worst_first]
     if len(rows) > 1:
         yield from _aligned(rows)
+    if len(report.bots) > len(worst_first):
+        yield f"({len(report.bots) - len(worst_first)} more bots are ok)"
+    if report.bots:
         yield ""
     for one in report.findings:
         limits = " ".join(
@@ -173,7 +178,8 @@ def table(report: Report) -> Iterable[str]:
     if report.findings or report.problems:
         yield ""
     yield (
-        f"{report.status}: {report.checked_bots} bots checked, {report.critical_count} critical, "
+        f"{report.status}: {report.checked_bots} bot{'' if report.checked_bots == 1 else 's'} checked, "
+        f"{report.critical_count} critical, "
         f"{report.warning_count} warning{'' if report.warning_count == 1 else 's'}"
         f"{' (synthetic drift)' if report.synthetic_drift else ''}"
     )

@@ -24,6 +24,8 @@ TYPE_FIELDS: Final = ("type", "event_type", "event")
 BODY_FIELDS: Final = ("payload", "data")
 """An event's own words may stand in one of these."""
 SNAPSHOT_TYPES: Final = frozenset({"snapshot", "bot_snapshot", SNAPSHOT})
+NOT_ASKED: Final = frozenset({"disabled", "paper_only"})
+"""`account_probe_status` of bots that have no account to compare with."""
 BOT_NAME_LENGTH_MAX: Final = 128
 EXPONENT_MAX: Final = 38
 """Numbers with more digits than this before or behind the point are none that a bot means."""
@@ -45,6 +47,11 @@ class Exchange(NamedTuple):
     base_pct: str | None = None
     at: datetime | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether it should have said something and did not."""
+        return self.status not in NOT_ASKED and (self.status != "ok" or self.base_pct is None)
+
 
 class InputRead(NamedTuple):
     """How well one bot's files could be read: what `snapshot.input` says."""
@@ -54,7 +61,9 @@ class InputRead(NamedTuple):
     fills_files: int = 1
     events_files: int = 1
     exchange_snapshots: int = 1
-    """0: one was asked for, and the exchange's snapshot has no usable figure of this bot."""
+    """0: the exchange's snapshot does not name this bot."""
+    exchange_probes_failed: int = 0
+    """1: it does, and the account could not be asked."""
     lines_unreadable: int = 0
     lines_incomplete: int = 0
     files_lost: int = 0

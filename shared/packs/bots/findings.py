@@ -33,6 +33,7 @@ UNJUDGED: Final[dict[str, tuple[str, ...]]] = {
     "fills_missing": ("fill_parity",),
     "events_missing": ("fill_parity",),
     "exchange_snapshot_missing": ("exchange",),
+    "exchange_probe_failed": ("exchange",),
 }
 """By code: which checks have no verdict while it is open."""
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {

@@ -31,6 +31,7 @@ SWITCH_OF: Final[dict[str, str]] = {
     "fills_missing": "fill_parity_check_enabled",
     "events_missing": "fill_parity_check_enabled",
     "exchange_snapshot_missing": "exchange_check_enabled",
+    "exchange_probe_failed": "exchange_check_enabled",
 }
 """By code: which key switches it off; the others are looked at as long as the bot is."""
 COUNTERS: Final = ("fees_counter_decreased", "turnover_without_fee_accrual")

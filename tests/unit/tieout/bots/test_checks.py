@@ -243,10 +243,20 @@ def test_an_exchange_that_was_asked_for_must_answer(desk: Desk) -> None:
     write_thresholds(desk.root, defaults={"exchange_check_enabled": True})
     missing = {("bot1", "exchange_snapshot_missing")}
     assert desk.open() == missing
-    write_exchange(desk.root, bot1={"account_probe_status": "auth_failed"})
-    assert desk.open() == missing
+    write_exchange(desk.root, bot2={"account_probe_status": "disabled"})
+    assert ("bot1", "exchange_snapshot_missing") in desk.open()
     write_exchange(desk.root, bot1={"account_probe_status": "paper_only"})
     assert desk.open() == set()
+    write_exchange(desk.root, bot1={"account_probe_status": "ok", "base_pct": 0.5})
+    assert desk.open() == set()
+
+
+def test_an_account_that_could_not_be_asked_is_told_also_where_nobody_asked_for_the_check(desk: Desk) -> None:
+    desk.bot().snapshot().filled(1)
+    for status in ("wrong_key", "timeout", "ok"):
+        write_exchange(desk.root, bot1={"account_probe_status": status})
+        assert desk.open() == {("bot1", "exchange_probe_failed")}
+    assert desk.latest()["bots"][0]["checks"]["exchange"] == "unknown"
     write_exchange(desk.root, bot1={"account_probe_status": "ok", "base_pct": 0.5})
     assert desk.open() == set()
 

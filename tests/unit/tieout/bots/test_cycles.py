@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,50 @@ def test_the_drill_is_critical_whatever_the_thresholds_say(desk: Desk) -> None:
     assert desk.cycle(synthetic_drift=True).report.critical_count == 1
 
 
+def test_a_table_of_many_bots_shows_those_that_are_not_ok(desk: Desk) -> None:
+    for number in range(reports_module.ROWS_MAX + 1):
+        desk.bot(f"bot{number}").snapshot(base_pct=0.8 if number == 7 else 0.5).filled(1)
+    lines = list(reports_module.table(desk.cycle().report))
+    assert [line.split()[0] for line in lines[:3]] == ["BOT", "bot7", "(40"]
+    assert lines[-1] == "warning: 41 bots checked, 0 critical, 1 warning"
+
+
+def test_cycles_go_on_until_they_are_asked_to_stop_and_follow_the_thresholds(desk: Desk) -> None:
+    desk.bot().snapshot(base_pct=0.6).filled(1)
+    latest = desk.root / PLACE / "latest.json"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECON_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tieout", "bots", "reconcile"],
+        cwd=desk.root,
+        env=environment | {"PYTHONPATH": str(ROOT), "RECON_INTERVAL_SECONDS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _wait(lambda: latest.exists() and desk.latest()["status"] == "ok")
+        write_thresholds(desk.root, bot1={"inventory_warn": 0.05})
+        _wait(lambda: desk.latest()["status"] == "warning")
+        (desk.root / "config/reconciliation_thresholds.json").write_text('{"bots": {"bot1": {"inventory_wa')
+        _wait(
+            lambda: (
+                {one["name"] for one in desk.latest()["findings"]} == {"thresholds_invalid", "inventory_drift_warning"}
+            )
+        )
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "config/reconciliation_thresholds.json: is not valid JSON" in said
+
+
+def _wait(is_so: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def run(desk: Desk, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Start a command as people do: in their working directory."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RECON_")}
@@ -207,7 +253,7 @@ def test_the_runbooks_path_starts_the_same_command(desk: Desk) -> None:
     desk.bot().snapshot().filled(1)
     script = str(ROOT / "services/reconciliation_service/main.py")
     clean = run(desk, script, "--once")
-    assert (clean.returncode, clean.stdout.splitlines()[-2]) == (0, "ok: 1 bots checked, 0 critical, 0 warnings")
+    assert (clean.returncode, clean.stdout.splitlines()[-2]) == (0, "ok: 1 bot checked, 0 critical, 0 warnings")
     drill = run(desk, script, "--once", "--synthetic-drift", "--fail-on", "critical")
     assert drill.returncode == 1
     assert "inventory_drift_critical" in drill.stdout
