@@ -33,7 +33,7 @@ from tests.support.servers import Server
 from tests.support.services import ORG, SECRET, Services, prepared, short_rules
 from tests.support.topic_log import inbox_events, results_past
 from tests.support.webhook_receiver import Receiver
-from tieout.cli.rules import Again, _rules_topic, apply_rules
+from tieout.rules_topic import Again, apply_rules, read_rules_topic
 
 EVENTS = int(os.environ.get("TIEOUT_TEST_RULES_EVENTS", "8000"))
 EVENTS_PER_SECOND = float(os.environ.get("TIEOUT_TEST_RULES_EVENTS_PER_SECOND", "800"))
@@ -136,7 +136,7 @@ async def _change_rules(
     await services.kill("ingest")
     await services.start("ingest")
     async with asyncio.timeout(DERIVED_TIMEOUT_S):
-        while (await _rules_topic(kafka, ORG)).derived != {("billing", PAYMENTS): 1}:  # noqa: ASYNC110 - as above
+        while (await read_rules_topic(kafka, ORG)).derived != {("billing", PAYMENTS): 1}:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.5)
 
 

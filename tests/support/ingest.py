@@ -31,7 +31,7 @@ from shared.kafka.client import consumer, producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics, partitions_of
 from shared.rules.load import load_rules
-from tieout.cli.rules import apply_rules
+from tieout.rules_topic import apply_rules
 
 REPOSITORY = Path(__file__).parents[2]
 BILLING = REPOSITORY / "shared/packs/billing/rules.yaml"

@@ -223,7 +223,7 @@ def _packs(paths: list[Path] | None, org: str) -> "Mapping[str, Sequence[RuleMod
         return None
     import asyncio
 
-    from tieout.cli.rules import rules_in_force
+    from tieout.rules_topic import rules_in_force
 
     return asyncio.run(rules_in_force(org))
 

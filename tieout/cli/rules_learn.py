@@ -63,7 +63,7 @@ async def _read(org: str, rule: str, since: "datetime") -> "tuple[MatchRuleModel
     from services.alerts.adapters.delay_store import PostgresDelays
     from services.alerts.settings import AlertsSettings
     from shared.settings import load_settings
-    from tieout.cli.rules import rules_in_force
+    from tieout.rules_topic import rules_in_force
 
     model = _find(await rules_in_force(org), org, rule)
     settings = load_settings(AlertsSettings)

@@ -147,6 +147,6 @@ def billing_pack() -> RuleFile:
 
 async def put_in_force(kafka: KafkaSettings, file: RuleFile, org: str, applied_by: str) -> None:
     """Put the rules of `file` in force for `org`."""
-    from tieout.cli.rules import apply_rules
+    from tieout.rules_topic import apply_rules
 
     await apply_rules(kafka, file, org, applied_by)

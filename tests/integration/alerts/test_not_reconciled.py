@@ -20,7 +20,7 @@ from shared.telemetry.health import Health
 from tests.integration.alerts.runs_desk import Desk, open_desk
 from tests.integration.alerts.stored_month import Month
 from tests.support.ingest import BILLING, KEY, IngestProcess, ledger_event, prepare, read_topic, running, until
-from tieout.cli.rules import apply_rules
+from tieout.rules_topic import apply_rules
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 TYPE = "coffee.brewed"

@@ -37,7 +37,7 @@ from tests.support.ingest import (
     signed,
     until,
 )
-from tieout.cli.rules import apply_rules
+from tieout.rules_topic import apply_rules
 
 pytestmark = pytest.mark.kafka
 

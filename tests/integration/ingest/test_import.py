@@ -14,7 +14,7 @@ from shared.kafka.topics import Topics
 from shared.rules.load import load_rules
 from tests.integration.alerts.test_commands import Terminal
 from tests.support.ingest import KEY, prepare, read_topic, running, until
-from tieout.cli.rules import apply_rules
+from tieout.rules_topic import apply_rules
 
 pytestmark = pytest.mark.kafka
 

@@ -24,7 +24,7 @@ from tests.support.ingest import (
     running,
     until,
 )
-from tieout.cli.rules import apply_rules
+from tieout.rules_topic import apply_rules
 
 pytestmark = pytest.mark.kafka
 

@@ -40,7 +40,7 @@ class RulesFollower:
         return lines
 
     async def _apply(self, thresholds: Thresholds, bots: frozenset[str]) -> tuple[list[str], bool]:
-        from tieout.cli.rules import apply_rules, rules_in_force
+        from tieout.rules_topic import apply_rules, rules_in_force
 
         file = rules_of(thresholds, bots, reset=self.reset, zone=self.zone)
         before = (await rules_in_force(self.org)).get(PACK)
