@@ -36,6 +36,8 @@ def feed(
     killed goes on where it was. With --org the thresholds file is followed too: when it changes, so do the rules. While
     ingest is away the feed waits; exit code 2: something has to be mended, such as the key; 3 (with --once): away.
     """
+    from datetime import timedelta
+
     from shared.kafka.settings import KafkaSettings
     from shared.packs.bots.thresholds import ThresholdsFile
     from shared.settings import load_settings
@@ -52,7 +54,12 @@ def feed(
         else RulesFollower(load_settings(KafkaSettings), org, settings.options.reset, settings.options.zone)
     )
     running = Feed(
-        settings.places, from_environment(), ThresholdsFile(), follower, lambda line: print(line, flush=True)
+        settings.places,
+        from_environment(),
+        ThresholdsFile(),
+        follower,
+        lambda line: print(line, flush=True),
+        told_for=timedelta(seconds=settings.interval_seconds),
     )
     with stopped_by_signals(running.stop):
         if once:

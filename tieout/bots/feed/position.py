@@ -1,6 +1,8 @@
 """How far a feed has come, stored between two runs: it moves only when ingest has acknowledged."""
 
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -13,14 +15,26 @@ POSITION_FILE = "feed_position.json"
 VERSION = 1
 
 
+FaultKind = Literal["unreadable", "lost"]
+
+
+class Fault(msgspec.Struct):
+    """Faults of one kind, counted until they are no longer told."""
+
+    count: int
+    at: datetime
+    """Of the last one."""
+
+
 class Said(msgspec.Struct, omit_defaults=True):
     """What ingest was last told of one bot."""
 
     snapshot: str = ""
-    """Id of the event."""
+    """Digest of what it said."""
     by_event: bool = False
     """Its snapshots come as events, so no file need be there."""
-    fills: int | None = None
+    fills: tuple[int, int] | None = None
+    """Rows of fills.csv, and `order_filled` events that had been posted by then."""
     input: dict[str, str] = {}
 
 
@@ -29,17 +43,25 @@ class FeedPosition(msgspec.Struct, omit_defaults=True):
 
     version: int = VERSION
     files: dict[str, Position] = {}
-    unreadable: dict[str, dict[str, int]] = {}
-    """Lines of a file that could not be read, by bot; until it is rotated."""
-    lost: dict[str, int] = {}
-    """How often what was not yet read of a file was gone."""
-    refused: dict[str, int] = {}
-    """Events that ingest refused, by bot."""
+    faults: dict[str, dict[str, Fault]] = {}
+    """By bot: lines that could not be used (`unreadable`), and files whose rest is gone (`lost`)."""
     said: dict[str, Said] = {}
 
-    def refuse(self, bot: str) -> None:
-        """Count an event that ingest refused: it is a line that could not be used."""
-        self.refused[bot] = self.refused.get(bot, 0) + 1
+    def blame(self, bot: str, kind: FaultKind, at: datetime) -> None:
+        """Count a fault."""
+        kinds = self.faults.setdefault(bot, {})
+        kinds[kind] = Fault(kinds.get(kind, Fault(0, at)).count + 1, at)
+
+    def blamed(self, bot: str, kind: FaultKind, since: datetime) -> int:
+        """Return how many faults there are to be told; they are, until the last one is older than `since`."""
+        kinds = self.faults.get(bot, {})
+        fault = kinds.get(kind)
+        if fault is None:
+            return 0
+        if fault.at < since:
+            del kinds[kind]
+            return 0
+        return fault.count
 
     def of(self, bot: str) -> Said:
         """Return what was said of a bot, to be changed."""

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
 from shared.contracts.event import PostedEvent
+from shared.ids import canonical
 from shared.packs.bots.events import (
     Exchange,
     InputRead,
@@ -24,7 +26,7 @@ from shared.packs.bots.names import ORDER_FILLED, SNAPSHOT
 from shared.packs.bots.places import BotFiles, Places
 from shared.packs.bots.tail import Line, Tail
 from tieout.bots.feed.position import FeedPosition
-from tieout.bots.reading import EVERYBODY, NOT_ASKED
+from tieout.bots.reading import EVERYBODY
 
 FIND_EVERY: Final = timedelta(seconds=2)
 """How often new bots and files are looked for; known ones are looked at every time."""
@@ -55,7 +57,7 @@ class _Seen:
 class _Fills:
     """The rows of a bot's fills.csv that were counted and not told yet."""
 
-    rows: int = -1
+    counts: tuple[int, int] = (-1, -1)
     changed_at: datetime | None = None
     waiting_since: datetime | None = None
 
@@ -79,6 +81,8 @@ class BotsReader:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     patient: bool = True
     """False: everything is told as it is found, for a single look."""
+    told_for: timedelta = timedelta(minutes=5)
+    """How long a line that could not be used, or a file that was lost, stays a finding."""
     bots: dict[str, BotFiles] = field(default_factory=dict)
     _stores: tuple[Path, ...] = ()
     _found_at: datetime | None = None
@@ -144,7 +148,7 @@ class BotsReader:
                 event = self._event(bot, tail, last, now)
                 is_whole = True
                 yield [] if event is None else [event]
-        self._end(path, tail, now, is_whole=is_whole)
+        self._end(bot, path, tail, now, is_whole=is_whole)
 
     def _line(self, bot: str | None, path: Path, tail: Tail, line: Line, now: datetime) -> PostedEvent | None:
         if not line.raw.strip():
@@ -152,7 +156,7 @@ class BotsReader:
         try:
             event = self._event(bot, tail, line, now)
         except Unreadable as problem:
-            self._unreadable(path, bot or EVERYBODY, line.offset, str(problem))
+            self._unreadable(path, bot or EVERYBODY, line.offset, str(problem), now)
             return None
         if event is not None and event.type == ORDER_FILLED:
             here, whose = tail.position.here, str(event.account)
@@ -175,16 +179,23 @@ class BotsReader:
                 self._count_rows(bot, path, now)
         if not paths:
             return None
-        rows = sum(self._rows(bot, path) for path in paths)
+        # The rows are told again when more events were posted: only a newer count is held against those.
+        counts = (sum(self._rows(bot, path) for path in paths), self._filled(bot))
         fills = self._fills.setdefault(bot, _Fills())
-        if rows != fills.rows:
-            fills.rows, fills.changed_at = rows, now
+        if counts != fills.counts:
+            fills.counts, fills.changed_at = counts, now
             fills.waiting_since = fills.waiting_since or now
         said = self.position.of(bot)
-        if rows == said.fills or not self._is_quiet(fills, now):
+        if counts == said.fills or not self._is_quiet(fills, now):
             return None
-        said.fills, fills.waiting_since = rows, None
-        return fills_event(bot, rows, read_at=now)
+        said.fills, fills.waiting_since = counts, None
+        return fills_event(bot, counts[0], read_at=now)
+
+    def _filled(self, bot: str) -> int:
+        """Return how many fills the event stores told of."""
+        paths = (*self.bots[bot].events, *self._stores)
+        known = (self.position.files.get(str(path)) for path in paths)
+        return sum(one.counted(bot) for one in known if one is not None)
 
     def _rows(self, bot: str, path: Path) -> int:
         position = self.position.files.get(str(path))
@@ -194,7 +205,7 @@ class BotsReader:
         tail = self._tail(path)
 
         def complain(offset: int, why: str) -> None:
-            self._unreadable(path, bot, offset, why)
+            self._unreadable(path, bot, offset, why, now)
 
         for lines in tail.batches():
             count_rows(lines, tail.position, bot, complain)
@@ -204,7 +215,7 @@ class BotsReader:
             is_first = last.offset == 0
             is_whole = names_columns(last) if is_first else is_row(last, tail.position.header, lambda *_: None)
             self._without_end[path] = int(is_whole and not is_first)
-        self._end(path, tail, now, is_whole=is_whole)
+        self._end(bot, path, tail, now, is_whole=is_whole)
 
     def _is_quiet(self, fills: _Fills, now: datetime) -> bool:
         if not self.patient or fills.changed_at is None:
@@ -232,9 +243,10 @@ class BotsReader:
         self._files[path].incomplete_since = None
         self._unreadable_snapshots.discard(bot)
         said = self.position.of(bot)
-        if said.snapshot == event.id:
+        content = _content(event)
+        if said.snapshot == content:
             return None
-        said.snapshot = event.id
+        said.snapshot = content
         return event
 
     def _is_waited_for(self, path: Path) -> bool:
@@ -290,23 +302,21 @@ class BotsReader:
             snapshots_unreadable=int(bot in self._unreadable_snapshots),
             fills_files=sum(map(self._has_content, files.fills)),
             events_files=sum(map(self._has_content, (*files.events, *self._stores))),
-            exchange_snapshots=int(_is_usable(self._exchanges.get(bot))),
-            lines_unreadable=self.position.refused.get(bot, 0) + self._unreadable_lines(bot, paths),
+            exchange_snapshots=int(bot in self._exchanges),
+            exchange_probes_failed=int(bot in self._exchanges and self._exchanges[bot].has_failed),
+            lines_unreadable=self.position.blamed(bot, "unreadable", now - self.told_for),
             lines_incomplete=sum(self._is_incomplete(path, now) for path in paths),
-            files_lost=sum(self.position.lost.get(str(path), 0) for path in paths),
+            files_lost=self.position.blamed(bot, "lost", now - self.told_for),
         )
 
     def _read_of_all(self, now: datetime) -> InputRead:
         """Return what is wrong with files that are about all bots, or where nobody can tell about which."""
         return InputRead(
             exchange_snapshots=int(not self._exchange_problem),
-            lines_unreadable=self._unreadable_lines(EVERYBODY, self._stores),
+            lines_unreadable=self.position.blamed(EVERYBODY, "unreadable", now - self.told_for),
             lines_incomplete=sum(self._is_incomplete(path, now) for path in self._stores),
-            files_lost=sum(self.position.lost.get(str(path), 0) for path in self._stores),
+            files_lost=self.position.blamed(EVERYBODY, "lost", now - self.told_for),
         )
-
-    def _unreadable_lines(self, bot: str, paths: Iterable[Path]) -> int:
-        return sum(self.position.unreadable.get(str(path), {}).get(bot, 0) for path in paths)
 
     def _has_content(self, path: Path) -> bool:
         """Tell whether a file says anything, or did before it was rotated."""
@@ -323,22 +333,19 @@ class BotsReader:
     def _tail(self, path: Path) -> Tail:
         return Tail(path, self.position.files.get(str(path)))
 
-    def _end(self, path: Path, tail: Tail, now: datetime, *, is_whole: bool) -> None:
-        """Note what a look at a file came to; a rotated one begins without its old faults."""
+    def _end(self, bot: str | None, path: Path, tail: Tail, now: datetime, *, is_whole: bool) -> None:
+        """Note what a look at a file came to."""
         if tail.is_missing:
             return
-        name, seen = str(path), self._files[path]
-        self.position.files[name] = tail.position
-        if tail.is_rotated or tail.is_recounted:
-            self.position.unreadable.pop(name, None)
+        seen = self._files[path]
+        self.position.files[str(path)] = tail.position
         if tail.is_lost:
-            self.position.lost[name] = self.position.lost.get(name, 0) + 1
+            self.position.blame(bot or EVERYBODY, "lost", now)
             self.complain(f"{path}: another file lies there, and what was not yet read of the old one is gone")
         seen.incomplete_since = None if is_whole else seen.incomplete_since or now
 
-    def _unreadable(self, path: Path, bot: str, offset: int, why: str) -> None:
-        by_bot = self.position.unreadable.setdefault(str(path), {})
-        by_bot[bot] = by_bot.get(bot, 0) + 1
+    def _unreadable(self, path: Path, bot: str, offset: int, why: str, now: datetime) -> None:
+        self.position.blame(bot, "unreadable", now)
         self.complain(f"{path}, byte {offset}: {why}")
 
 
@@ -347,8 +354,10 @@ def _some(event: PostedEvent | None) -> Iterator[list[PostedEvent]]:
         yield [event]
 
 
-def _is_usable(exchange: Exchange | None) -> bool:
-    return exchange is not None and (exchange.status in NOT_ASKED or exchange.base_pct is not None)
+def _content(event: PostedEvent) -> str:
+    """Return what a snapshot says, in short: read again it is no news."""
+    parts = [event.occurred_at.isoformat(), *(part for pair in sorted(event.attrs.items()) for part in pair)]
+    return blake2b(canonical(parts), digest_size=12).hexdigest()
 
 
 def _stat(path: Path) -> Stat | None:

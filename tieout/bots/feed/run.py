@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from tieout.bots.feed.figures import keep_figures
 from tieout.bots.feed.position import POSITION_FILE, FeedPosition, read_position, write_position
 from tieout.bots.feed.reader import BotsReader
 from tieout.bots.feed.rules import RulesFollower
+from tieout.bots.reading import EVERYBODY
 from tieout.ingest_api import IngestApi
 
 POST_ROWS = 1_000
@@ -38,6 +40,8 @@ class Feed:
     rules: RulesFollower | None
     """None: somebody else puts the rules in force."""
     tell: Tell
+    told_for: timedelta = timedelta(minutes=5)
+    """How long what could not be used stays a finding; `reconcile` tells of it for one cycle."""
     stop: threading.Event = field(default_factory=threading.Event)
     posted: int = 0
     refused: int = 0
@@ -82,7 +86,7 @@ class Feed:
 
     def _reader(self, *, patient: bool) -> BotsReader:
         position = read_position(self.position_path)
-        return BotsReader(self.places, position, self._named, self.tell, patient=patient)
+        return BotsReader(self.places, position, self._named, self.tell, patient=patient, told_for=self.told_for)
 
     def _named(self) -> list[str]:
         """Return the bots that the thresholds name: one without files is a finding."""
@@ -117,7 +121,7 @@ class Feed:
             for row in refused:
                 event = part[row.row]
                 self.tell(f"ingest refuses {event.type} {event.id} of {event.account}: {row.error}")
-                position.refuse(event.account or "")
+                position.blame(event.account or EVERYBODY, "unreadable", datetime.now(UTC))
             self.posted += len(part) - len(refused)
             self.refused += len(refused)
         write_position(self.position_path, position)

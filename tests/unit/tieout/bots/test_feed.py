@@ -19,7 +19,7 @@ from shared.errors import DependencyAway, UsageError
 from shared.packs.bots.places import Places, read_places
 from shared.packs.bots.thresholds import ThresholdsFile
 from tieout.bots.feed.position import POSITION_FILE, read_position
-from tieout.bots.feed.reader import PATIENCE, QUIET, BotsReader
+from tieout.bots.feed.reader import FIND_EVERY, PATIENCE, QUIET, BotsReader
 from tieout.bots.feed.run import Feed
 from tieout.ingest_api import IngestApi
 
@@ -126,8 +126,8 @@ def test_everything_once(places: Places, ingest: Ingest) -> None:
     assert len(ingest.events) == 5
     append("events.jsonl", fill(3))
     feed(places, ingest).once()
-    assert [one["type"] for one in ingest.events[5:]] == ["order_filled"]
-    assert len({event["id"] for event in ingest.events}) == 6
+    assert [one["type"] for one in ingest.events[5:]] == ["order_filled", "balance.fills"]
+    assert len({event["id"] for event in ingest.events}) == 7
 
 
 def test_ingest_that_is_away_loses_nothing(places: Places, ingest: Ingest) -> None:
@@ -220,6 +220,36 @@ def test_stored_position_that_is_none_is_told(places: Places, ingest: Ingest) ->
         feed(places, ingest).once()
 
 
+def test_line_that_could_not_be_read_is_told_for_a_while(places: Places) -> None:
+    """As long as a cycle lasts; a new one begins that time anew."""
+    clock = Clock(datetime.now(UTC))
+    one = reader(places, clock)
+    append("events.jsonl", "no json\n")
+    assert said(one)["snapshot.input"]["lines_unreadable"] == "1"
+    clock.go(one.told_for)
+    append("events.jsonl", "nor this\n")
+    assert said(one)["snapshot.input"]["lines_unreadable"] == "2"
+    clock.go(one.told_for + timedelta(seconds=1))
+    assert said(one)["snapshot.input"]["lines_unreadable"] == "0"
+
+
+def test_count_is_told_again_when_more_events_came(places: Places) -> None:
+    """Rows alone would not be held against events that came after them."""
+    clock = Clock(datetime.now(UTC))
+    one = reader(places, clock)
+    append("fills.csv", "1,2\n")
+    said(one)
+    clock.go(QUIET)
+    assert said(one)["balance.fills"] == {"amount": "1"}
+    append("events.jsonl", fill(1))
+    clock.go(FIND_EVERY)
+    assert set(said(one)) == {"order_filled", "snapshot.input"}
+    clock.go(QUIET)
+    assert said(one)["balance.fills"] == {"amount": "1"}
+    clock.go(QUIET)
+    assert said(one) == {}
+
+
 # ---- one reader over time
 
 
@@ -310,11 +340,10 @@ def test_new_figure_of_the_exchange_is_held_against_the_same_snapshot(places: Pl
     write_snapshot(ts="2026-11-21T09:00:00Z")
     events = [next(event for events in one.look() for event in events if event.type == "snapshot.state")]
     places.exchange.parent.mkdir(parents=True)
-    for minute, figure in enumerate(("0.4", "0.3")):
+    for figure in ("0.4", "0.3"):
         bots = {"bot1": {"account_probe_status": "ok", "base_pct": float(figure)}}
-        # The bot's file was written just now, so the exchange's time is after that.
-        at = (datetime.now(UTC) + timedelta(minutes=minute + 1)).isoformat()
-        places.exchange.write_text(json.dumps({"ts_utc": at, "bots": bots}))
+        clock.go(timedelta(minutes=1))
+        places.exchange.write_text(json.dumps({"ts_utc": clock.now.isoformat(), "bots": bots}))
         events += [event for events in one.look() for event in events if event.type == "snapshot.state"]
     assert [dict(event.attrs).get("external_base_pct") for event in events] == [None, "0.4", "0.3"]
     assert len({event.occurred_at for event in events}) == 1
@@ -322,7 +351,7 @@ def test_new_figure_of_the_exchange_is_held_against_the_same_snapshot(places: Pl
 
 
 def test_account_that_could_not_be_asked_is_no_figure(places: Places) -> None:
-    """A wrong key is a missing snapshot of the exchange; a bot on paper lacks nothing."""
+    """A wrong key is a finding of its own; a bot on paper lacks nothing."""
     clock = Clock(datetime.now(UTC))
     write_snapshot()
     found = []
@@ -331,7 +360,8 @@ def test_account_that_could_not_be_asked_is_no_figure(places: Places) -> None:
         places.exchange.write_text(json.dumps({"bots": {"bot1": {"account_probe_status": status, "base_pct": None}}}))
         found.append(said(reader(places, clock)))
     assert ["external_base_pct" in one["snapshot.state"] for one in found] == [False, False]
-    assert [one["snapshot.input"]["exchange_snapshots"] for one in found] == ["0", "1"]
+    assert [one["snapshot.input"]["exchange_probes_failed"] for one in found] == ["1", "0"]
+    assert [one["snapshot.input"]["exchange_snapshots"] for one in found] == ["1", "1"]
 
 
 def test_bot_that_must_be_there_and_has_no_files(places: Places) -> None:
