@@ -62,6 +62,7 @@ check: install   ## formatting, lint, types, import contracts, generated documen
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m shared.contracts.schema --check
+	@$(BIN)/python -m tieout.mcp_document --check
 	@$(BIN)/python -m tieout.deploying.env_example --check
 	@$(BIN)/python -m tieout.deploying.chart --check
 
@@ -70,6 +71,8 @@ format: install  ## format and mend what can be mended
 
 docs: install    ## write the documents that are generated from code
 	@$(BIN)/python -m shared.contracts.schema
+	@$(BIN)/python -m tieout.mcp_document
+	@TIEOUT_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/integration/alerts/test_morning_review.py
 	@$(BIN)/python -m tieout.deploying.env_example
 	@$(BIN)/python -m tieout.deploying.chart
 
