@@ -29,6 +29,8 @@ EVERYBODY: Final = "*"
 """Stands for the bot where something concerns none, or all."""
 PROBLEMS_SHOWN_MAX: Final = 1000
 """Lines that are listed one by one; they are counted all."""
+FILE_BYTES_MAX: Final = 4_000_000
+"""A snapshot, of a bot or of the exchange, that is larger than this is none."""
 FRESH_SECONDS: Final = 10.0
 """A file written within this time may be in the middle of being written: it is looked at again."""
 
@@ -61,6 +63,11 @@ class BotInput:
     unreadable: int = 0
     lost: int = 0
 
+    @property
+    def last_at(self) -> datetime | None:
+        """Return the time of the last snapshot."""
+        return max((one.occurred_at for one in self.snapshots), default=None)
+
 
 @dataclass(slots=True)
 class Inputs:
@@ -69,7 +76,6 @@ class Inputs:
     bots: dict[str, BotInput] = field(default_factory=dict)
     exchanges: dict[str, Exchange] = field(default_factory=dict)
     exchange_problem: str = ""
-    exchange_is_there: bool = False
     problems: list[Problem] = field(default_factory=list)
     incomplete: dict[str, str] = field(default_factory=dict)
     """By path: whose file ends with a line that is not whole."""
@@ -95,7 +101,7 @@ class Inputs:
             fills_files=one.fills_files,
             events_files=one.events_files,
             exchange_snapshots=int(exchange is not None),
-            exchange_probes_failed=int(exchange is not None and exchange.has_failed),
+            exchange_probes_failed=int(exchange is not None and exchange.has_failed(one.last_at)),
             lines_unreadable=one.unreadable,
             lines_incomplete=sum(1 for whose in self.incomplete.values() if whose == bot),
             files_lost=one.lost,
@@ -153,7 +159,7 @@ class Reader:
     def _read_exchange(self) -> None:
         inputs, path = self._inputs, self._places.exchange
         try:
-            raw = path.read_bytes()
+            raw = _bounded(path)
         except FileNotFoundError:
             if self._places.exchange_is_named:
                 inputs.exchange_problem = f"{path} is not there"
@@ -161,7 +167,9 @@ class Reader:
         except OSError as error:
             inputs.exchange_problem = f"{path} cannot be read: {error.strerror}"
             return
-        inputs.exchange_is_there = True
+        except Unreadable as error:
+            inputs.exchange_problem = f"{path}: {error}"
+            return
         try:
             inputs.exchanges = read_exchange(raw)
         except Unreadable as error:
@@ -182,7 +190,7 @@ class Reader:
         one.snapshot_file, one.snapshot_problem = str(path), ""
         try:
             written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            said = read_json(path.read_bytes(), "the snapshot")
+            said = read_json(_bounded(path), "the snapshot")
             event = snapshot_event(
                 files.bot,
                 said,
@@ -342,6 +350,16 @@ class Reader:
     def _note(self, problem: Problem) -> None:
         if len(self._inputs.problems) < PROBLEMS_SHOWN_MAX:
             self._inputs.problems.append(problem)
+
+
+def _bounded(path: Path) -> bytes:
+    """Return what a file holds; a snapshot is small, whatever somebody put in its place."""
+    with path.open("rb") as file:
+        raw = file.read(FILE_BYTES_MAX + 1)
+    if len(raw) > FILE_BYTES_MAX:
+        msg = f"it is larger than {FILE_BYTES_MAX} bytes; is it a snapshot?"
+        raise Unreadable(msg)
+    return raw
 
 
 def _is_fresh(path: Path) -> bool:

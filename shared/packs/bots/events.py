@@ -26,6 +26,8 @@ BODY_FIELDS: Final = ("payload", "data")
 SNAPSHOT_TYPES: Final = frozenset({"snapshot", "bot_snapshot", SNAPSHOT})
 NOT_ASKED: Final = frozenset({"disabled", "paper_only"})
 """`account_probe_status` of bots that have no account to compare with."""
+EXCHANGE_AGE_MAX: Final = timedelta(minutes=15)
+"""A figure of the exchange that is older than a snapshot by more than this says nothing about it."""
 BOT_NAME_LENGTH_MAX: Final = 128
 EXPONENT_MAX: Final = 38
 """Numbers with more digits than this before or behind the point are none that a bot means."""
@@ -47,10 +49,20 @@ class Exchange(NamedTuple):
     base_pct: str | None = None
     at: datetime | None = None
 
-    @property
-    def has_failed(self) -> bool:
-        """Tell whether it should have said something and did not."""
-        return self.status not in NOT_ASKED and (self.status != "ok" or self.base_pct is None)
+    def speaks_of(self, snapshot_at: datetime) -> bool:
+        """Tell whether there is a figure to hold against a snapshot of that time."""
+        is_old = self.at is not None and snapshot_at - self.at > EXCHANGE_AGE_MAX
+        return self.status == "ok" and self.base_pct is not None and not is_old
+
+    def has_failed(self, snapshot_at: datetime | None) -> bool:
+        """Tell whether it should have said something about the bot's last snapshot and did not."""
+        if self.status in NOT_ASKED:
+            return False
+        return (
+            self.status != "ok"
+            or self.base_pct is None
+            or (snapshot_at is not None and not self.speaks_of(snapshot_at))
+        )
 
 
 class InputRead(NamedTuple):
@@ -63,7 +75,7 @@ class InputRead(NamedTuple):
     exchange_snapshots: int = 1
     """0: the exchange's snapshot does not name this bot."""
     exchange_probes_failed: int = 0
-    """1: it does, and the account could not be asked."""
+    """1: it does, and the account could not be asked, or not since long before the bot's snapshot."""
     lines_unreadable: int = 0
     lines_incomplete: int = 0
     files_lost: int = 0
@@ -121,7 +133,7 @@ def snapshot_event(
         )
         raise Unreadable(msg)
     attrs = {field: text for field in SNAPSHOT_FIELDS if (text := number_text(said.get(field))) is not None}
-    if exchange is not None and exchange.status == "ok" and exchange.base_pct is not None:
+    if exchange is not None and exchange.base_pct is not None and exchange.speaks_of(at):
         attrs[EXTERNAL] = exchange.base_pct
     sequence = milliseconds(read_at) if sequence is None else sequence
     id_ = _digest(bot, at.isoformat(), str(sequence), *(part for pair in sorted(attrs.items()) for part in pair))

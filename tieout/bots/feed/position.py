@@ -31,6 +31,7 @@ class Said(msgspec.Struct, omit_defaults=True):
 
     snapshot: str = ""
     """Digest of what it said."""
+    snapshot_at: datetime | None = None
     by_event: bool = False
     """Its snapshots come as events, so no file need be there."""
     fills: tuple[int, int] | None = None

@@ -168,7 +168,8 @@ class BotsReader:
             line.raw, bot=bot, file=tail.position.name, offset=line.offset, read_at=now, exchanges=self._exchanges
         )
         if event is not None and event.type == SNAPSHOT:
-            self.position.of(str(event.account)).by_event = True
+            said = self.position.of(str(event.account))
+            said.by_event, said.snapshot_at = True, event.occurred_at
         return event
 
     def _fill_count(self, bot: str, now: datetime) -> PostedEvent | None:
@@ -246,7 +247,7 @@ class BotsReader:
         content = _content(event)
         if said.snapshot == content:
             return None
-        said.snapshot = content
+        said.snapshot, said.snapshot_at = content, event.occurred_at
         return event
 
     def _is_waited_for(self, path: Path) -> bool:
@@ -295,15 +296,15 @@ class BotsReader:
         return input_event(bot, read, read_at=now)
 
     def _read_of(self, bot: str, now: datetime) -> InputRead:
-        files = self.bots.get(bot, BotFiles(bot, None, (), ()))
+        files, exchange = self.bots.get(bot, BotFiles(bot, None, (), ())), self._exchanges.get(bot)
         paths = (*files.events, *files.fills)
         return InputRead(
             snapshots=int(files.snapshot is not None or self.position.of(bot).by_event),
             snapshots_unreadable=int(bot in self._unreadable_snapshots),
             fills_files=sum(map(self._has_content, files.fills)),
             events_files=sum(map(self._has_content, (*files.events, *self._stores))),
-            exchange_snapshots=int(bot in self._exchanges),
-            exchange_probes_failed=int(bot in self._exchanges and self._exchanges[bot].has_failed),
+            exchange_snapshots=int(exchange is not None),
+            exchange_probes_failed=int(exchange is not None and exchange.has_failed(self.position.of(bot).snapshot_at)),
             lines_unreadable=self.position.blamed(bot, "unreadable", now - self.told_for),
             lines_incomplete=sum(self._is_incomplete(path, now) for path in paths),
             files_lost=self.position.blamed(bot, "lost", now - self.told_for),

@@ -364,6 +364,20 @@ def test_account_that_could_not_be_asked_is_no_figure(places: Places) -> None:
     assert [one["snapshot.input"]["exchange_snapshots"] for one in found] == ["1", "1"]
 
 
+@pytest.mark.parametrize(("minutes", "is_compared"), [(15, True), (16, False), (-600, True)])
+def test_figure_from_long_before_the_snapshot_is_none(places: Places, minutes: int, is_compared: bool) -> None:
+    """An exchange service that died must not pass the bots on and on; a bot that is late is held against the newest."""
+    clock = Clock(datetime.now(UTC))
+    write_snapshot(ts=clock.now.isoformat())
+    places.exchange.parent.mkdir(parents=True)
+    at = (clock.now - timedelta(minutes=minutes)).isoformat()
+    bots = {"bot1": {"account_probe_status": "ok", "base_pct": 0.4}}
+    places.exchange.write_text(json.dumps({"ts_utc": at, "bots": bots}))
+    found = said(reader(places, clock))
+    assert ("external_base_pct" in found["snapshot.state"]) is is_compared
+    assert found["snapshot.input"]["exchange_probes_failed"] == str(int(not is_compared))
+
+
 def test_bot_that_must_be_there_and_has_no_files(places: Places) -> None:
     assert said(reader(places, Clock(), "bot9"))["snapshot.input"]["snapshots"] == "0"
 
