@@ -74,6 +74,13 @@ def test_a_snapshot_that_cannot_be_read(desk: Desk, content: bytes) -> None:
     assert desk.latest()["problems"][0]["file"] == "data/bot1/snapshot.json"
 
 
+def test_a_file_too_large_for_a_snapshot_is_not_read_into_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tieout.bots.reading.FILE_BYTES_MAX", 200)
+    desk.bot().snapshot(note="x" * 200).filled(1)
+    write_exchange(desk.root, **{f"bot{number}": {"account_probe_status": "disabled"} for number in range(9)})
+    assert desk.open() >= {("bot1", "snapshot_unreadable"), ("*", "exchange_snapshot_missing")}
+
+
 def test_a_bot_without_a_snapshot(desk: Desk) -> None:
     desk.bot().filled(1)
     (found,) = desk.cycle().report.findings

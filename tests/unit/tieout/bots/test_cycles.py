@@ -53,6 +53,20 @@ def test_counters_that_reset_daily_may_fall_over_midnight_of_the_zone(desk: Desk
     assert desk.open() == {("bot1", "fees_counter_decreased_critical")}
 
 
+def test_a_counter_that_began_again_for_a_good_reason_is_accepted_by_switching_its_check_off_and_on(desk: Desk) -> None:
+    bot = desk.bot().snapshot(fees_paid=10).filled(1)
+    desk.cycle()
+    bot.snapshot(ts="2026-11-20T10:05:00Z", fees_paid=0)
+    assert desk.open() == {("bot1", "fees_counter_decreased_critical")}
+    write_thresholds(desk.root, bot1={"accounting_check_enabled": False})
+    assert desk.open() == set()
+    write_thresholds(desk.root)
+    bot.snapshot(ts="2026-11-20T10:10:00Z", fees_paid="0.5")
+    assert desk.open() == set()
+    bot.snapshot(ts="2026-11-20T10:15:00Z", fees_paid=0)
+    assert desk.open() == {("bot1", "fees_counter_decreased_critical")}
+
+
 def test_a_later_cycle_reads_only_new_lines(desk: Desk) -> None:
     bot = desk.bot().snapshot().filled(100)
     assert desk.cycle().report.lines_read == 201
