@@ -91,18 +91,18 @@ def findings_of(discrepancies: Iterable[Discrepancy], checks: Iterable[Check], t
         checks: the last verdict on each check of each bot, and those that say `stale` and are still true.
         thresholds: in force.
     """
-    found = [of_discrepancy(one, thresholds) for one in discrepancies if one.state == "raised" and not one.expired]
+    found = [_of_discrepancy(one, thresholds) for one in discrepancies if one.state == "raised" and not one.expired]
     return in_order([*found, *_not_judged(checks, thresholds)])
 
 
-def of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
+def _of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
     """Return an open discrepancy of the pack's rules as a finding."""
-    bot, code = found.account or _bot(found.key), code_of(found.rule, found.type)
+    bot, code = found.account or _bot(found.key), _code_of(found.rule, found.type)
     says: str | None = _findings().get(code, {}).get("says")
     return named(
         bot,
         code,
-        severity_of(found.severity),
+        _severity_of(found.severity),
         found.explanation if says is None else says.format(bot=bot, expected=found.expected, actual=found.actual),
         thresholds,
         expected=found.expected,
@@ -110,11 +110,6 @@ def of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
         difference=found.difference,
         since=found.raised_at.isoformat(),
     )
-
-
-def of_check(check: Check, thresholds: Thresholds) -> Finding | None:
-    """Return what one verdict that is neither passed nor failed means; of several, `findings_of` makes one per cause."""
-    return next(iter(findings_of((), (check,), thresholds)), None)
 
 
 def _not_judged(checks: Iterable[Check], thresholds: Thresholds) -> Iterable[Finding]:
@@ -202,7 +197,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
-def code_of(rule: str, type_: str) -> str:
+def _code_of(rule: str, type_: str) -> str:
     """Return the pack's code of a discrepancy."""
     own: str = _vocabulary()["types"].get(rule, {}).get(type_, type_)
     return own
@@ -214,7 +209,7 @@ def check_of(code: str) -> str:
     return name
 
 
-def severity_of(severity: str) -> FindingSeverity:
+def _severity_of(severity: str) -> FindingSeverity:
     """Return the pack's word for a severity of the engine."""
     word: FindingSeverity = _vocabulary()["severities"][severity]
     return word
