@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from shared.errors import UsageError
 from tests.support.bitget import Bitget, BitgetAccount, asset, bitget_server
@@ -132,10 +133,12 @@ async def test_look_as_a_whole_ends_in_time(bitget: Bitget) -> None:
 @pytest.mark.parametrize(("statuses", "status"), [([429] * 3, "rate_limited"), ([503] * 3, "unavailable")])
 async def test_exchange_that_is_busy_or_away_is_asked_again(bitget: Bitget, statuses: list[int], status: str) -> None:
     """Twice refused and then answered is ok; three times refused is told."""
-    bitget.accounts[KEY].statuses = statuses[:2]
-    assert (await probed(bitget, snapshot_attempts=3)).account_probe_status == "ok"
-    bitget.accounts[KEY].statuses = statuses
-    assert (await probed(bitget, snapshot_attempts=2)).account_probe_status == status
+    # As often as ever, without the waits between.
+    with stamina.set_testing(True, attempts=10, cap=True):
+        bitget.accounts[KEY].statuses = statuses[:2]
+        assert (await probed(bitget, snapshot_attempts=3)).account_probe_status == "ok"
+        bitget.accounts[KEY].statuses = statuses
+        assert (await probed(bitget, snapshot_attempts=2)).account_probe_status == status
 
 
 async def test_nobody_listens(bitget: Bitget) -> None:
