@@ -10,6 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
+from services.alerts.app import ROLES
+from services.ingest.settings import Role as IngestRole
 from tieout.deploying.chart import CHART, README, SCHEMA, readme, schema
 
 TEMPLATES = sorted(path for path in (CHART / "templates").iterdir())
@@ -72,6 +74,19 @@ def test_every_value_that_a_template_reads_exists() -> None:
 
 def test_workloads_have_only_settings_that_all_have() -> None:
     assert [name for name, own in VALUES["workloads"].items() if set(own) - OF_A_WORKLOAD] == []
+
+
+def test_the_workloads_together_have_every_role_of_every_service() -> None:
+    """A role that no pod has would silently do nothing."""
+    workloads = (CHART / "templates" / "_helpers.tpl").read_text()
+    given = {
+        role for args in re.findall(r"args: \[alerts, (.*?)\]", workloads) for role in re.findall(r"--role=(\w+)", args)
+    }
+    assert given == set(ROLES)
+    given = {
+        role for args in re.findall(r"args: \[ingest, (.*?)\]", workloads) for role in re.findall(r"--role=(\w+)", args)
+    }
+    assert given == {role.value for role in IngestRole} - {"all"}
 
 
 def check(values: dict[str, Any]) -> list[str]:

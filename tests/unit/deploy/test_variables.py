@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ def named() -> set[str]:
     return set(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", EXAMPLE.read_text(), re.MULTILINE))
 
 
-def code() -> list[Path]:
-    return [path for folder in ("services", "shared", "tieout") for path in (ROOT / folder).rglob("*.py")]
+@cache
+def code() -> dict[Path, ast.Module]:
+    """Every module, parsed, but those that make the example."""
+    files = (path for folder in ("services", "shared", "tieout") for path in (ROOT / folder).rglob("*.py"))
+    return {path: ast.parse(path.read_text()) for path in files if "deploying" not in path.parts}
 
 
 def test_the_file_is_what_the_settings_say() -> None:
@@ -38,9 +42,8 @@ def test_every_variable_that_the_code_names_is_in_the_example() -> None:
     """Also those that no settings class has: they are string constants somewhere."""
     read = {
         node.value
-        for path in code()
-        if "deploying" not in path.parts
-        for node in ast.walk(ast.parse(path.read_text()))
+        for tree in code().values()
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and VARIABLE.fullmatch(node.value)
     }
     beginnings = {name for name in read if name.endswith("_")} | BEGINNINGS | NOT_DEPLOYED
@@ -52,7 +55,7 @@ def test_every_variable_of_the_example_is_read() -> None:
     fields = {one.name for part in parts() for one in part.variables if part.title != "compose itself"}
     interpolated = set(re.findall(r"\$\{([A-Z_]+)", (COMPOSE / "compose.yaml").read_text()))
     assert named() - fields - interpolated == set()
-    source = "".join(path.read_text() for path in code() if "deploying" not in path.parts)
+    source = "".join(path.read_text() for path in code())
     run_time = next(part for part in parts() if part.title.startswith("commands")).variables
     assert [one.name for one in run_time if one.name not in source] == []
 
@@ -62,8 +65,8 @@ def test_every_settings_class_is_known() -> None:
     known = {each.__name__ for _, each in settings_classes()} | {"SecretFileSettings"}
     found = {
         node.name
-        for path in code()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for tree in code().values()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         and {ast.unparse(base).rpartition(".")[2] for base in node.bases}
         & {"BaseSettings", "ServiceSettings", "SecretFileSettings"}

@@ -103,6 +103,10 @@ capabilities: {drop: [ALL]}
 - {name: RECONCILIATION_ENABLED, value: {{ $v.reconciliation.enabled | quote }}}
 - {name: RECONCILIATION_HOURLY_INTERVAL, value: {{ $v.reconciliation.hourlyIntervalMinutes | quote }}}
 - {name: RECONCILIATION_DAILY_RUN_TIME, value: {{ $v.reconciliation.dailyRunTime | quote }}}
+- {name: RECONCILIATION_AUTO_CORRECT_LOW_SEVERITY, value: {{ $v.reconciliation.autoCorrectLowSeverity | quote }}}
+{{- if $v.reconciliation.correctionsSecret }}
+- {name: TIEOUT_CORRECTIONS_FILE, value: /run/secrets/tieout/corrections/{{ $v.reconciliation.correctionsKey }}}
+{{- end }}
 {{- with $v.reconciliation.alertWebhookUrl }}
 - {name: RECONCILIATION_ALERT_WEBHOOK_URL, value: {{ . | quote }}}
 {{- end }}
@@ -158,6 +162,9 @@ pollers: {{ $v.pollers.fileSecret }}
 {{- if has "reconciliation" .needs }}
 {{- with $v.reconciliation.dailyTokenSecret }}
 daily: {{ . }}
+{{- end }}
+{{- with $v.reconciliation.correctionsSecret }}
+corrections: {{ . }}
 {{- end }}
 {{- with $v.reconciliation.alertWebhookSecret }}
 alert-webhook: {{ . }}
