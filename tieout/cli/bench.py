@@ -1,6 +1,7 @@
 """`tieout bench …`: what the parts reach on this machine."""
 
 import asyncio
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
     group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
     group.command("latency", epilog="Example: tieout bench latency --seconds 60 --json")(bench_latency)
+    group.command("load", epilog="Example: tieout bench load --from 500 --factor 1.5 --step-s 15 --json")(bench_load)
     group.command("sink", epilog="Example: tieout bench sink --json")(bench_sink)
     group.command("replay", epilog="Example: tieout bench replay --json")(bench_replay)
     group.command("accuracy", epilog="Example: tieout bench accuracy --invoices 10000 --json")(bench_accuracy)
@@ -100,6 +102,26 @@ def bench_latency(
     show(asyncio.run(bench(events_per_second, seconds, differing_percent)), as_json=as_json)
 
 
+def bench_load(
+    first: Annotated[int, typer.Option("--from", min=20, help="Events per second of the first step.")] = 500,
+    factor: Annotated[float, typer.Option(min=1.05, max=10, help="Each step is so many times the one before.")] = 1.5,
+    steps: Annotated[int, typer.Option(min=1, max=30, help="At most.")] = 10,
+    step_s: Annotated[int, typer.Option(min=2, max=3_600, help="Seconds of one step.")] = 15,
+    kafka: Annotated[str, typer.Option(help="embedded, jvm, auto, or HOST:PORT of an empty one.")] = "jvm",
+    postgres: Annotated[str, typer.Option(help="auto (from its wheel), or the URL of an empty database.")] = "auto",
+    as_json: JSON = False,
+) -> None:
+    """Step the rate up until something falls behind: events per second, latency, lag and memory of each step.
+
+    From POST to PostgreSQL with all services; sender and reader share the machine. Nothing may be lost: what was accepted
+    is counted in PostgreSQL at the end.
+    """
+    from tieout.bench.load import bench, show
+
+    rates = [round(first * factor**number) for number in range(steps)]
+    show(asyncio.run(bench(rates, step_s, kafka, postgres)), as_json=as_json)
+
+
 def bench_sink(
     rows: Annotated[int, typer.Option(min=1_000, help="Prepared items and discrepancies.")] = 100_000,
     discrepant_percent: Annotated[int, typer.Option(min=0, max=100, help="Items with a discrepancy.")] = 2,
@@ -136,25 +158,48 @@ def bench_replay(
         print(f"{name}: {value}", flush=True)
 
 
+class Accuracies(StrEnum):
+    """Which part of the accuracy bench runs."""
+
+    KEYED = "keyed"
+    STATEMENT = "statement"
+    ALL = "all"
+
+
 def bench_accuracy(
+    only: Annotated[Accuracies, typer.Option(help="Payments with a key, a bank statement without one, or both.")] = (
+        Accuracies.ALL
+    ),
+    movements: Annotated[
+        int, typer.Option(min=100, help="Payments, refunds, disputes and payouts with a key.")
+    ] = 20_000,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SHARE: another share of the movements for one fault, e.g. late=0.1; a wrong name lists them."
+        ),
+    ] = None,
+    curves: Annotated[
+        bool, typer.Option(help="Also judge the keyed stream with wrong deadlines and tolerances.")
+    ] = True,
     invoices: Annotated[
         int, typer.Option(min=10, help="Invoices; about as many statement lines come with them.")
     ] = 10_000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same statement.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same data.")] = 1,
     write: Annotated[
-        Path | None, typer.Option(help="Folder to write the generated files and their labels to; nothing is measured.")
+        Path | None,
+        typer.Option(help="Folder to write the generated statement and its labels to; nothing is measured."),
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Match a generated bank statement against invoices without a shared key; print precision, recall and seconds.
+    """Reconcile generated records of which it is known what is wrong with each: precision, recall, time to detect.
 
-    Transposed and mistyped references, names only, partial and bundled payments, fees, noise and unpaid invoices are
-    planted and labelled. The rule is left at its defaults.
+    Keyed: payments, refunds, disputes, payouts and a feed that falls silent, with 24 kinds of faults and harmless oddities.
+    Statement: a bank statement against invoices without a shared key; the rule is left at its defaults.
     """
     import json
-    from dataclasses import asdict
 
-    from tieout.bench import accuracy
+    from tieout.bench.accuracy_report import measure, show_accuracy
     from tieout.bench.bank_statement import generate
     from tieout.bench.bank_statement import write as write_files
 
@@ -163,17 +208,17 @@ def bench_accuracy(
         write_files(generate(invoices, seed), write)
         print(f"wrote rules.yaml, invoices.jsonl, statement.jsonl and labels.jsonl to {write}", flush=True)
         return
-    result = asdict(accuracy.bench(invoices, seed))
+    result = measure(
+        movements=None if only is Accuracies.STATEMENT else movements,
+        invoices=None if only is Accuracies.KEYED else invoices,
+        seed=seed,
+        rates=rate or [],
+        curves=curves,
+    )
     if as_json:
         print(json.dumps(result), flush=True)
-        return
-    for name, value in result.items():
-        if isinstance(value, dict):
-            print(f"{name}:", flush=True)
-            for one, share in value.items():
-                print(f"  {one}: {share}", flush=True)
-        else:
-            print(f"{name}: {value}", flush=True)
+    else:
+        show_accuracy(result)
 
 
 def bench_bots(
