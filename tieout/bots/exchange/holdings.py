@@ -128,7 +128,12 @@ def swap_share(size: Decimal, at: Decimal, worth: Decimal) -> Share:
 def _share(part: Decimal, whole: Decimal) -> Share:
     if whole <= 0:
         raise ProbeFailed("empty", "the account holds nothing of the pair, so there is no share to compare")
-    return Share(_EXACT.divide(part, whole).quantize(SHARE, context=_EXACT).normalize(_EXACT), whole.normalize(_EXACT))
+    return Share(_plain(_EXACT.divide(part, whole).quantize(SHARE, context=_EXACT)), _plain(whole))
+
+
+def _plain(number: Decimal) -> Decimal:
+    """Drop zeros behind the point, and keep those before it: 1000, not 1E+3."""
+    return Decimal(format(number.normalize(_EXACT), "f"))
 
 
 def _rows(rows: Any, what: str) -> Sequence[Mapping[str, Any]]:

@@ -56,6 +56,7 @@ def test_account_worth_nothing_has_no_share() -> None:
 
 def test_shares_have_twelve_decimals_and_no_zeros_behind() -> None:
     assert str(spot_share(Holding(Decimal(1), Decimal(2)), Decimal(1)).base_pct) == "0.333333333333"
+    assert str(spot_share(Holding(Decimal("10.0"), Decimal(0)), Decimal("100.00")).equity_quote) == "1000"
     assert str(swap_share(Decimal("-0.02"), Decimal(50_000), Decimal(1000)).base_pct) == "-1"
 
 
