@@ -86,7 +86,7 @@ def _show_statement(console: Console, statement: dict[str, Any]) -> None:
 def _table(console: Console, names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for at, name in enumerate(names):
-        table.add_column(name.replace("_", " "), justify="right" if at else "left")
+        table.add_column(name.replace("_", " "), justify="right" if at else "left", no_wrap=not at)
     for row in rows:
         table.add_row(*("" if row.get(name) is None else str(row[name]) for name in names))
     console.print(table)
