@@ -51,7 +51,7 @@ def _show_keyed(console: Console, keyed: dict[str, Any]) -> None:
         f"Precision {keyed['precision']}, recall {keyed['recall']}. Raised and taken back: "
         f"{keyed['taken_back_right']:,} of {keyed['taken_back_expected']:,} expected, {keyed['taken_back_more']:,} more."
     )
-    names = ("type", "expected", "found", "right", "precision", "recall", "detected_s_p50", "detected_s_p99")
+    names = ("type", "expected", "found", "precision", "recall", "detected_s_p50")
     _table(console, names, keyed["types"])
     console.print("What was planted, and what of it was open at the end:")
     rows = [
