@@ -43,7 +43,7 @@ MESSAGES: Mapping[str, tuple[Message, ...]] = {
     "matcher-state": (Message(None, PACKED),),
     "matcher-checkpoints": (Message(None, PACKED),),
     "discrepancies": (Message("discrepancy", JSON, CLOUD_EVENT_HEADERS), PROGRESS),
-    "matches": (Message("item", JSON), PROGRESS),
+    "matches": (Message("matched-pair", PACKED), Message("item", JSON), PROGRESS),
     "checks": (Message("check", JSON), FEED_STATUS, PROGRESS),
     "dead-letters": (Message("dead-letter", JSON),),
 }

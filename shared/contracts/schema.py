@@ -30,6 +30,7 @@ from shared.contracts.inbox import (
 )
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
 from shared.contracts.leg import Cut, FeedCount, Leg, LegRecord, RuleRecord, Tick, Withdraw
+from shared.contracts.matched_pair import MatchedPair, PairWords
 from shared.contracts.near_miss import Cluster, NearMiss
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
@@ -89,6 +90,7 @@ CONTRACTS: tuple[Contract, ...] = (
     ),
     Contract("feed-status", "How a source's feed stands, by partition (topic checks)", FeedStatus, (FeedStatus,)),
     Contract("item", "The outcome of one group (topic matches)", Item, (Item, ItemSide, ItemDiscrepancy, SideEvidence)),
+    Contract("matched-pair", "The item of two legs that agree (topic matches)", MatchedPair, (MatchedPair, PairWords)),
     Contract("check", "A verdict on a reading (topic checks)", Check, (Check,)),
     Contract("dead-letter", "A record that was set aside (topic dead-letters)", DeadLetter, (DeadLetter,)),
     Contract(

@@ -149,7 +149,7 @@ TOPICS: tuple[TopicDeclaration, ...] = (
         name="matches",
         count=Count.STATE,
         key="group",
-        carries="settled groups and their withdrawal; progress; JSON",
+        carries="settled groups and their withdrawal; progress; JSON, pairs that agree as their two legs",
         kept="30 days",
         config=_kept_for(INBOX_RETENTION_MS),
     ),

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from services.alerts.adapters.database import EVERY_ORG, Database
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.item import Item
+from shared.contracts.matched_pair import read_item
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 from tests.support.planted import Open, Plan, plan, requests
@@ -122,7 +123,7 @@ def _plan(services: Services, new: KafkaSettings, tell: Any = lambda _line: None
 async def _results(old: KafkaSettings, new: KafkaSettings, name: str, kind: type[Any], until: datetime) -> list[Any]:
     import msgspec
 
-    decode = msgspec.json.Decoder(kind).decode
+    decode = read_item if kind is Item else msgspec.json.Decoder(kind).decode
     before = [decode(r.value) for r in await all_records(old, old.topic_prefix + name) if not is_progress(r)]
     after = await results_past(new, new.topic_prefix + name, kind, until, SETTLE_TIMEOUT_S)
     return before + [one for _, one in after]

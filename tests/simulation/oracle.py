@@ -8,7 +8,7 @@ import msgspec
 from services.matcher.adapters.state_format import StateReader
 from services.matcher.domain.core import Core
 from shared.contracts.discrepancy import Discrepancy
-from shared.contracts.item import Item
+from shared.contracts.matched_pair import read_item
 from tests.simulation.stream import PARTITIONS, Stream, expected
 from tests.support.planted import Open
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _discrepancy = msgspec.json.Decoder(Discrepancy).decode
-_item = msgspec.json.Decoder(Item).decode
 
 
 def complaints(world: "World", made: Stream) -> list[str]:
@@ -85,7 +84,7 @@ def _of_database(world: "World") -> list[str]:
             one = _discrepancy(record.value)
             published["discrepancies", one.id, one.revision] += 1
         for record in world.seen("s.matches", number):
-            item = _item(record.value)
+            item = read_item(record.value)
             published["matches", item.id, item.revision] += 1
     stored = Counter(world.database.rows)
     lost, doubled = published - stored, stored - published

@@ -21,6 +21,7 @@ from shared.contracts.discrepancy import LogPosition
 from shared.contracts.event import from_milliseconds
 from shared.contracts.item import Item
 from shared.contracts.leg import Leg, LegRecord, Tick, encode_leg_record, group_key
+from shared.contracts.matched_pair import read_item
 from shared.kafka.client import consumer, producer
 from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
@@ -320,7 +321,7 @@ def is_progress(record: object) -> bool:
 async def items(kafka: KafkaSettings) -> list[Item]:
     """Committed items without progress records."""
     found = await read_all(kafka, Topics(kafka.topic_prefix).matches)
-    return [msgspec.json.decode(one.value, type=Item) for one in found if not is_progress(one)]  # type: ignore[attr-defined]
+    return [read_item(one.value) for one in found if not is_progress(one)]  # type: ignore[attr-defined]
 
 
 def assert_exactly_once(found: list[Item], count: int) -> None:

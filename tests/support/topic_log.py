@@ -9,6 +9,8 @@ from aiokafka import TopicPartition
 
 from shared.contracts.discrepancy import Progress
 from shared.contracts.inbox import RowReceived, WebhookReceived, decode_inbox
+from shared.contracts.item import Item
+from shared.contracts.matched_pair import read_item
 from shared.kafka.client import consumer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import partitions_of
@@ -48,7 +50,7 @@ async def results_past(
     kafka: KafkaSettings, topic: str, read: type[T], until: datetime, timeout_s: float
 ) -> list[tuple[int, T]]:
     """Return (partition, result) of all results once every partition has made progress past `until` in log time."""
-    decode = msgspec.json.Decoder(read).decode
+    decode = read_item if read is Item else msgspec.json.Decoder(read).decode
     reader = consumer(kafka, auto_offset_reset="earliest")
     await reader.start()
     try:

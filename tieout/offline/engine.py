@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-
 from services.matcher.domain.core import Core
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus
 from shared.contracts.event import Event, from_milliseconds, milliseconds
 from shared.contracts.item import Item
 from shared.contracts.leg import FeedCount, Leg, Tick, Withdraw, keyless_group_key, read_group_key
+from shared.contracts.matched_pair import read_item
 from shared.ids import dead_letter_id
 from shared.rules.compiled import rule_record
 from shared.rules.extract import Extracted, Extractor, Problem
@@ -19,7 +18,6 @@ from shared.rules.model import Rule
 CONTROL = b""
 _Record = tuple[str, str, str, str]
 """Org, generation of the rule, source, record."""
-_decode_item = msgspec.json.Decoder(Item).decode
 
 
 class OfflineEngine:
@@ -176,7 +174,7 @@ class OfflineEngine:
         if not self._keeps_items:
             return
         for _, made in changes.items:
-            item = made if isinstance(made, Item) else _decode_item(made)
+            item = made if isinstance(made, Item) else read_item(made)
             self._items[item.id] = item
 
     @property

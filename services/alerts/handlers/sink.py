@@ -24,7 +24,7 @@ from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, Sin
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition, Progress
 from shared.contracts.event import from_milliseconds
-from shared.contracts.item import Item
+from shared.contracts.matched_pair import read_item
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.errors import DependencyAway, UsageError
 from shared.ids import NAMESPACE, canonical
@@ -46,7 +46,6 @@ AHEAD_S_MAX: Final = 15.0
 """A broker that restarts knows the end of its topics again within seconds."""
 
 _read_discrepancy = msgspec.json.Decoder(Discrepancy).decode
-_read_item = msgspec.json.Decoder(Item).decode
 _read_check = msgspec.json.Decoder(Check).decode
 _read_not_reconciled = msgspec.json.Decoder(NotReconciledEvent).decode
 _read_feed = msgspec.json.Decoder(FeedStatus).decode
@@ -399,7 +398,7 @@ def read(place: Place, record: "ConsumerRecord[Any, Any]", batch: Batch) -> None
         elif place.topic == "discrepancies":
             batch.discrepancies.append(_found(place, record))
         elif place.topic == "matches":
-            batch.items.append(arrived(_read_item(record.value)))
+            batch.items.append(arrived(read_item(record.value)))
         elif place.topic == "not-reconciled":
             batch.not_reconciled.append(_read_not_reconciled(record.value))
         else:

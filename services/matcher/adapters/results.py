@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 from services.matcher.ports import Batch, Headers
 from shared.contracts.discrepancy import Discrepancy, LogPosition
 from shared.contracts.leg import feed_key, group_key
+from shared.contracts.matched_pair import read_item
 from shared.kafka.topics import Topics
 
 PROGRESS_KEY = b"progress"
@@ -116,6 +117,9 @@ _identity = msgspec.json.Decoder(_Identity).decode
 def identify(value: bytes) -> tuple[str, int]:
     """Return the name of a published result and the offset of the leg that made it; -1 for what is no result."""
     try:
+        if value[:1] != b"{":
+            item = read_item(value)
+            return f"{item.id}/{item.revision}", item.log.offset
         read = _identity(value)
     except msgspec.MsgspecError:
         return f"no result: {value[:40]!r}", -1

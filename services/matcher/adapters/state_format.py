@@ -48,6 +48,9 @@ def encode_changes(
 ) -> list[bytes]:
     """Return the records for the changes of one transaction; at least one, for the offset."""
     plain = (mark[0], mark[1])
+    whole = _PREFIX + _encode(_Record(next_offset, 0, list(entries), plain, None, base, partitions))
+    if len(whole) <= RECORD_BYTES_MAX:
+        return [whole]
     return [
         _PREFIX + _encode(_Record(next_offset, flags, piece, plain, None, base, partitions))
         for piece, flags in _pieces(entries)

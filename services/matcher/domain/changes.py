@@ -12,7 +12,7 @@ class Changes(msgspec.Struct):
 
     discrepancies: list[Discrepancy] = []
     items: list[tuple[bytes, Item | bytes]] = []
-    """(group key, item); the item of a plain match comes already encoded as JSON."""
+    """(group key, item); the item of a plain match comes already encoded, as a `MatchedPair`."""
     checks: list[tuple[bytes, Check]] = []
     """(group key, verdict)."""
     dead_letters: list[DeadLetter] = []

@@ -21,7 +21,6 @@ from services.matcher.domain.kinds import Kind
 from services.matcher.domain.match import Match
 from services.matcher.domain.moment import UNKNOWN
 from services.matcher.domain.pairs import Pairs
-from services.matcher.domain.settled import MatchWriter
 from services.matcher.domain.state import OPEN_BYTES, WAITING_BYTES, Cell, State
 from services.matcher.domain.suspicions import ALIKE, Suspicions
 from services.matcher.domain.watched import WATCHED
@@ -34,7 +33,7 @@ from shared.rules.compiled import CompiledRule, compile_record, record_model, sh
 from shared.rules.feed_rule import FeedRule, sources_of
 from shared.rules.match_rule import MatchRule
 
-CORE_VERSION = 1
+CORE_VERSION = 2
 """Raised with every change that makes other results, or another state, of the same log: `verify` compares only what
 one version made."""
 
@@ -98,7 +97,6 @@ class Core:
         """Generations in force whose legs are not all there yet."""
         self._pairs: dict[str, Pairs] = {}
         """By every generation seen: the rule in force, where it makes pairs."""
-        self._writer = MatchWriter(partition)
 
     @property
     def log_time(self) -> int:
@@ -136,14 +134,14 @@ class Core:
         """
         offset += self._base
         if type(record) is Leg:
-            state, times, inbox = self._state, self._clock.times, record.inbox_partition
+            times, inbox, received_at = self._clock.times, record.inbox_partition, record.received_at
             before = times.get(inbox, UNKNOWN)
-            if record.received_at > before:
-                if before > state.log_time != UNKNOWN:  # not the slowest inbox partition: log time stays
-                    times[inbox] = record.received_at
-                    state.dirty[CLOCK_ENTRY] = None
-                else:
-                    self._advance(inbox, record.received_at, offset)
+            if received_at > before:
+                times[inbox] = received_at
+                state = self._state
+                state.dirty[CLOCK_ENTRY] = None
+                if before <= state.log_time or state.log_time == UNKNOWN:  # else another inbox partition is slower
+                    self._move_log_time(offset)
             pairs = self._pairs.get(record.generation)
             if pairs is None or not pairs.apply(group, record, offset, value):
                 self._apply_leg(group, record, offset)
@@ -172,7 +170,7 @@ class Core:
                 raise TypeError(msg)
 
     def _advance(self, inbox_partition: int, time: int, offset: int) -> None:
-        """Note the time of one inbox partition and fire what is due."""
+        """Note the time of one inbox partition."""
         times = self._clock.times
         before = times.get(inbox_partition, UNKNOWN)
         state = self._state
@@ -180,9 +178,13 @@ class Core:
             return
         times[inbox_partition] = max(time, before)
         state.dirty[CLOCK_ENTRY] = None
+        if before <= state.log_time or state.log_time == UNKNOWN:
+            self._move_log_time(offset)
+
+    def _move_log_time(self, offset: int) -> None:
+        """Let log time be the least of all times, and fire what is due."""
+        state, times = self._state, self._clock.times
         if len(times) < self._clock.partitions or not self._clock.partitions:
-            return
-        if state.log_time != UNKNOWN and before > state.log_time:
             return
         log_time = min(times.values())
         if log_time <= state.log_time:
@@ -276,7 +278,7 @@ class Core:
         self._rules |= dict.fromkeys(state.generations, rule) | dict.fromkeys(state.retired)
         self._deriving = {one.record.generation for one in self._rule_states.values() if one.record.deriving}
         self._pairs = {
-            generation: Pairs(one, self._state, self._writer)
+            generation: Pairs(one, self._state)
             for generation, one in self._rules.items()
             if isinstance(one, MatchRule) and one.pairs
         }

@@ -4,6 +4,7 @@ Layout: the mark, the form, when it is due (8 bytes), and the values as they sta
 the length of the first one before them). A state of many millions of such cells is restored without reading a leg.
 """
 
+from struct import Struct
 from typing import Final
 
 from services.matcher.domain.group import MATCHED, Group, record_of
@@ -13,10 +14,10 @@ MARKED: Final = 0xC1
 """First byte of a packed cell that is no packed group: msgpack never uses it. What the cell is follows."""
 ONE: Final = 0xFA
 TWO: Final = 0xFB
-TIME_BYTES: Final = 8
-LEG_AT: Final = 2 + TIME_BYTES
-_LENGTH_BYTES: Final = 4
-_FIRST_AT: Final = LEG_AT + _LENGTH_BYTES
+_head_of_one = Struct(">BBQ")
+_head_of_two = Struct(">BBQI")
+LEG_AT: Final = _head_of_one.size
+_FIRST_AT: Final = _head_of_two.size
 
 
 def is_kept(packed: bytes) -> bool:
@@ -31,22 +32,18 @@ def is_one(packed: bytes) -> bool:
 
 def keep_one(due_at: int, leg: bytes) -> bytes:
     """Return the cell of a leg that waits until `due_at` (milliseconds)."""
-    return b"\xc1\xfa%b%b" % (due_at.to_bytes(TIME_BYTES, "big"), leg)
+    return _head_of_one.pack(MARKED, ONE, due_at) + leg
 
 
 def keep_two(due_at: int, one: bytes, leg: bytes) -> bytes:
-    """Return the cell of a pair: the leg of the cell `one`, and the leg that settled it."""
-    return b"\xc1\xfb%b%b%b%b" % (
-        due_at.to_bytes(TIME_BYTES, "big"),
-        (len(one) - LEG_AT).to_bytes(_LENGTH_BYTES, "big"),
-        one[LEG_AT:],
-        leg,
-    )
+    """Return the cell of a pair: the leg `one` that waited, and the leg that settled it."""
+    return _head_of_two.pack(MARKED, TWO, due_at, len(one)) + one + leg
 
 
 def due_of(packed: bytes) -> int:
     """Return when a cell of either form is due, milliseconds."""
-    return int.from_bytes(packed[2:LEG_AT], "big")
+    due_at: int = _head_of_one.unpack_from(packed)[2]
+    return due_at
 
 
 def unpack_kept(packed: bytes) -> Group:
@@ -56,7 +53,7 @@ def unpack_kept(packed: bytes) -> Group:
         return Group(
             leg.generation, leg.id, leg.received_at, due_of(packed), leg.received_at, [record_of(leg)], waits=True
         )
-    second_at = _FIRST_AT + int.from_bytes(packed[LEG_AT:_FIRST_AT], "big")
+    second_at = _FIRST_AT + _head_of_two.unpack_from(packed)[3]
     one, other = _leg(packed[_FIRST_AT:second_at]), _leg(packed[second_at:])
     return Group(
         one.generation,

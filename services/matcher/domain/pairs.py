@@ -2,22 +2,18 @@
 
 A leg that waits for its other side, and a pair that is settled, are kept as the very bytes they came in: nothing is
 built, packed or walked through by the garbage collector. Anything else that happens to such a cell (a correction, a
-deadline, a rule change) turns it into a `Group` first. What is written is what the general way would write; property
-tests hold the two together.
+deadline, a rule change) turns it into a `Group` first. The item of a pair is its two legs, too
+(`shared.contracts.matched_pair`); written out, it is what the general way would make. Property tests hold the two together.
 """
 
 from collections.abc import Callable
-from typing import Final
 
 from services.matcher.domain.judge import statuses_differ
 from services.matcher.domain.kept_legs import LEG_AT, MARKED, ONE, due_of, keep_one, keep_two
-from services.matcher.domain.settled import MatchWriter, RuleWords, is_printed
 from services.matcher.domain.state import State
 from shared.contracts.leg import Leg, LegRecord, decode_leg_record, encode_leg_record
+from shared.contracts.matched_pair import PairWords, encode_pair, encode_words
 from shared.rules.match_rule import MatchRule
-
-KEYLESS: Final = ord("n")
-"""Where a group key has `null` instead of a key's quotation mark."""
 
 _decode: Callable[[bytes], LegRecord] = decode_leg_record
 
@@ -25,17 +21,16 @@ _decode: Callable[[bytes], LegRecord] = decode_leg_record
 class Pairs:
     """One rule, as long as it is in force."""
 
-    def __init__(self, rule: MatchRule, state: State, writer: MatchWriter) -> None:
+    def __init__(self, rule: MatchRule, state: State) -> None:
         self._keep_ms = rule.keep_ms
         self._is_live = tuple(side.is_live for side in rule.sides)
         self._known_live = tuple(side.known_live for side in rule.sides)
         self._deadlines = tuple(side.deadline for side in rule.sides)
-        self._words = RuleWords(rule)
-        self._key_at = self._words.prefix_length
+        one, other = rule.sides
+        self._words = encode_words(PairWords(rule.pack, (one.name, other.name)))
         self._sides = rule.sides
         self._compares_status = rule.compares_status
         self._state = state
-        self._write = writer.write
 
     def apply(self, key: bytes, leg: Leg, offset: int, value: bytes | None) -> bool:  # noqa: PLR0911 - ways out
         """Do the common case without a verdict; False: it is not that case, and nothing was done.
@@ -61,34 +56,30 @@ class Pairs:
             return True
         if type(held) is not bytes or held[1] != ONE or held[0] != MARKED:
             return False
-        one: Leg = _decode(held[LEG_AT:])  # type: ignore[assignment]  # nothing else is put there
-        amount, currency = leg.amount, leg.currency
+        kept = held[LEG_AT:]
+        one: Leg = _decode(kept)  # type: ignore[assignment]  # nothing else is put there
         if (
-            one.side == side
-            or one.amount != amount
-            or one.currency != currency
+            one.amount != leg.amount
+            or one.currency != leg.currency
+            or one.side == side
             or one.source == leg.source
-            or amount is None
-            or currency is None
-            or not is_printed(amount, currency)
+            or leg.amount is None
+            or leg.currency is None
             or (one.status != leg.status and self._compares_status and self._statuses_differ(one, leg))
-            or key[self._key_at] == KEYLESS
         ):
             return False
-        self._settle(key, held, one, leg, offset, value or encode_leg_record(leg))
+        self._settle(key, due_of(held), one, kept, leg, value or encode_leg_record(leg), offset)
         return True
 
-    def _settle(self, key: bytes, held: bytes, one: Leg, leg: Leg, offset: int, value: bytes) -> None:
-        """Publish the match of the waiting leg `one` with `leg`, and keep both for corrections."""
-        state, received_at = self._state, leg.received_at
-        first, second = (one, leg) if leg.side else (leg, one)
-        state.changes.items.append(
-            (key, self._write(self._words, key, one.id, first, second, received_at, offset, state.log_time))
-        )
-        due_at = max(one.received_at, received_at) + self._keep_ms
-        if due_at < due_of(held):
+    def _settle(self, key: bytes, due_before: int, one: Leg, kept: bytes, leg: Leg, value: bytes, offset: int) -> None:
+        """Publish the match of the waiting leg `one` with `leg`, and keep both for corrections, as they came."""
+        state = self._state
+        item = encode_pair(self._words, key, state.partition, offset, state.log_time, kept, value)
+        state.changes.items.append((key, item))
+        due_at = max(one.received_at, leg.received_at) + self._keep_ms
+        if due_at < due_before:
             state.timers.set(due_at, key)
-        packed = state.dirty[key] = state.cells[key] = keep_two(due_at, held, value)
+        packed = state.dirty[key] = state.cells[key] = keep_two(due_at, kept, value)
         state.waiting_items -= 1
         state.count(key, packed)
 

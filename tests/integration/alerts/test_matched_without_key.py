@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -14,6 +13,7 @@ from services.alerts.ports.sink import Batch, Found, Place, Span
 from services.alerts.use_cases.sink import store
 from services.matcher.domain.core import Core
 from shared.contracts.item import Item
+from shared.contracts.matched_pair import read_item
 from tests.support.cases import MATCH_CASES, has_placeholder, load_match_cases
 from tests.support.offline import log_of
 
@@ -42,7 +42,7 @@ async def test_every_case_through_the_sink(database: Database) -> None:
             core.apply(group, record, offset)
             offset += 1
             changes = core.take()
-            made = [one if isinstance(one, Item) else msgspec.json.decode(one, type=Item) for _, one in changes.items]
+            made = [one if isinstance(one, Item) else read_item(one) for _, one in changes.items]
             if not made and not changes.discrepancies:
                 continue
             start = places[DISCREPANCIES]

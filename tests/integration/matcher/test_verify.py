@@ -129,7 +129,7 @@ ALTERATIONS: list[tuple[str, int, Callable[[bytes], bytes | None], str]] = [
     ("legs", 6_000, lambda value: value.replace(b"EUR", b"USD", 1), "altered"),
     ("discrepancies", 20, lambda value: value.replace(b'"severity":"', b'"severity":"x', 1), "altered"),
     ("discrepancies", 20, lambda _: None, "missing"),
-    ("matches", 20, lambda value: value.replace(b'"matched"', b'"pending"', 1), "altered"),
+    ("matches", 20, lambda value: value.replace(b"succeeded", b"Succeeded", 1), "altered"),
     ("matches", 20, lambda _: None, "missing"),
     ("matcher-checkpoints", 0, lambda value: value.replace(b"evt_ledger", b"evt_ledgeR", 1), "state"),
 ]

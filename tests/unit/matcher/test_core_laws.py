@@ -16,6 +16,7 @@ from services.matcher.domain.state import OPEN_BYTES, SETTLED_OVERHEAD_BYTES, WA
 from shared.contracts.discrepancy import Discrepancy
 from shared.contracts.item import Item, totals_of
 from shared.contracts.leg import Cut, Leg, Tick, Withdraw
+from shared.contracts.matched_pair import read_item
 from tests.model.match_model import EXACT, Facts, run
 from tests.model.strategies import (
     Scenario,
@@ -72,7 +73,7 @@ def open_in(results: Changes) -> list[tuple[Any, ...]]:
 def read_items(changes: Changes) -> list[Item]:
     """The items of plain matches come encoded already."""
     encoded = [one if isinstance(one, bytes) else msgspec.json.encode(one) for _, one in changes.items]
-    return [msgspec.json.decode(one, type=Item) for one in encoded]
+    return [read_item(one) for one in encoded]
 
 
 @st.composite
