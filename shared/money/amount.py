@@ -31,7 +31,7 @@ def parse_amount(text: str) -> Decimal:
     """
     if not _PATTERN.fullmatch(text):
         raise AmountError(
-            f'{text[:60]!r} is not a decimal amount: write digits, at most one point and a leading minus, e.g. "120.50"'
+            f'{text[:60]!r} is not a decimal amount: write up to 38 digits, a point and up to 18 more if need be, e.g. "120.50"'
         )
     value = Decimal(text)
     # Taking a value apart costs more than reading it: a text this short cannot have too many digits.

@@ -118,6 +118,10 @@ def reconcile(
     total: Annotated[
         str | None, typer.Option(help="The new total, where it changed: a row of its own.", show_default=False)
     ] = None,
+    adjustment: Annotated[
+        str | None,
+        typer.Option(help="What you make it: refused with the expected figure if it is not that.", show_default=False),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; it stands in the history.")] = "anthropic-console-sync",
     budget: BudgetOption = None,
     key: Annotated[
@@ -130,6 +134,7 @@ def reconcile(
     body = {
         "remaining_budget": _amount("--remaining", remaining),
         "total_budget": _amount("--total", total),
+        "manual_adjustment": _amount("--adjustment", adjustment),
         "adjustment_reason": reason,
         "budget": budget,
         "idempotency_key": key,
