@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import structlog
 from fastapi import APIRouter
 
+from services.alerts.adapters.anomaly_store import PostgresAnomalies
 from services.alerts.adapters.budget_store import PostgresBudgets
+from services.alerts.adapters.check_store import PostgresChecks
 from services.alerts.adapters.correction_file import FilePolicies, read_policies
 from services.alerts.adapters.correction_store import PostgresCorrections
-from services.alerts.adapters.check_store import PostgresChecks
 from services.alerts.adapters.counts_store import PostgresCounts
 from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
@@ -39,15 +40,18 @@ from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.topic_outbox import TopicOutbox
 from services.alerts.adapters.triage_store import PostgresTriage
+from services.alerts.adapters.watched_rules import TopicLimits
 from services.alerts.domain.address import UrlRefused
 from services.alerts.domain.schedule import ScheduleRefused, parse_daily_time
 from services.alerts.domain.signature import SecretInvalid, secret_key
 from services.alerts.handlers import web
+from services.alerts.handlers.anomaly_watcher import show_anomalies, watch_anomalies
 from services.alerts.handlers.corrector import correct, declare_corrections, show_ratio
 from services.alerts.handlers.dead_letters import DEAD_LETTERS_TOPIC, DeadLetterLoop
 from services.alerts.handlers.dispatcher import Dispatcher
 from services.alerts.handlers.explainer import explain
 from services.alerts.handlers.http import admin, billing, checks, counts, create_app, feeds, runs_v1, v1
+from services.alerts.handlers.http import anomalies as anomalies_http
 from services.alerts.handlers.http import budget as budget_http
 from services.alerts.handlers.http import corrections as corrections_http
 from services.alerts.handlers.http import dead_letters as dead_letters_http
@@ -59,6 +63,7 @@ from services.alerts.handlers.usage import EVENTS_TOPIC, UsageLoop
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases import dead_letters
 from services.alerts.use_cases.alert_targets import SETTING, AlertTargets, target_urls
+from services.alerts.use_cases.anomalies import Anomalies
 from services.alerts.use_cases.budgets import Budgets
 from services.alerts.use_cases.corrections import Corrections
 from services.alerts.use_cases.dead_letters import DeadLetters
@@ -94,8 +99,8 @@ LOOP_STALL_S_MAX = 30.0
 TARGETS_S = 15.0
 """Between two looks for organisations that lack the operators' alert targets."""
 
-RATIO_S = 15.0
-"""Between two counts of how often corrections helped: a scrape looks every 15 s or so."""
+STATISTICS_S = 15.0
+"""Between two counts of corrections and anomalies: a scrape looks every 15 s or so."""
 
 OPEN_COUNT_S = 10.0
 """Between two counts of what is open: a scrape looks every 15 s or so."""
@@ -136,6 +141,7 @@ def routers(stores: Stores, settings: AlertsSettings) -> Sequence[APIRouter]:
         runs_http.router(_runs(stores), _reports(stores), settings.reconciliation_daily_token),
         runs_v1.router(_runs(stores), _reports(stores)),
         admin.router(_runs(stores), triage),
+        anomalies_http.router(PostgresAnomalies(stores.database)),
         corrections_http.router(PostgresCorrections(stores.database), _now),
         endpoints_http.router(_endpoints(stores, settings)),
         counts.router(PostgresCounts(stores.database)),
@@ -164,7 +170,8 @@ def parts(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, health
         Part("runs", frozenset({"scheduler"}), lambda: complete_runs(_scheduler(stores, settings), health)),
         Part("gauges", frozenset({"scheduler"}), lambda: show_gauges(PostgresRuns(stores.database), health)),
         Part("corrections", frozenset({"scheduler"}), lambda: _correct(stores, settings, health)),
-        Part("correction ratio", frozenset({"scheduler"}), lambda: _show_ratio(stores.database, health)),
+        Part("anomalies", frozenset({"scheduler"}), lambda: _watch_anomalies(stores, settings, health)),
+        Part("statistics", frozenset({"scheduler"}), lambda: _show_statistics(stores.database, health)),
         Part("targets", frozenset({"dispatcher"}), lambda: _keep_targets(_targets(stores, settings), health)),
     ]
 
@@ -260,15 +267,25 @@ def _policies(settings: AlertsSettings) -> FilePolicies:
     return read_policies(settings.corrections_file, allow_http=settings.webhooks_allow_private)
 
 
-async def _show_ratio(database: Database, health: Health) -> None:
-    """Also where nothing is corrected any more: what was tried stays in the figures."""
-    store = PostgresCorrections(database)
-    health.watch("correction ratio", LOOP_STALL_S_MAX + RATIO_S)
+async def _watch_anomalies(stores: Stores, settings: AlertsSettings, health: Health) -> None:
+    if not settings.anomalies_enabled:
+        log.info("anomaly detection is off", setting="TIEOUT_ANOMALIES_ENABLED")
+        await asyncio.Event().wait()
+    store = PostgresAnomalies(stores.database)
+    anomalies = Anomalies(store, TopicLimits(stores.rules), stores.directory, _now)
+    await watch_anomalies(anomalies, health, poll_s=settings.anomalies_poll_s)
+
+
+async def _show_statistics(database: Database, health: Health) -> None:
+    """Keep the gauges that are counted in PostgreSQL, also where nothing is corrected or looked at any more."""
+    corrections, anomalies = PostgresCorrections(database), PostgresAnomalies(database)
+    health.watch("statistics", LOOP_STALL_S_MAX + STATISTICS_S)
     while True:
-        health.heartbeat("correction ratio")
+        health.heartbeat("statistics")
         with suppress(DependencyAway):
-            await show_ratio(store, _now())
-        await asyncio.sleep(RATIO_S)
+            await show_ratio(corrections, _now())
+            await show_anomalies(anomalies)
+        await asyncio.sleep(STATISTICS_S)
 
 
 def _targets(stores: Stores, settings: AlertsSettings) -> AlertTargets:

@@ -65,6 +65,10 @@ class AlertsSettings(ServiceSettings):
     """YAML or JSON: what may be tried and where ledgers take entries, see docs/stack.md. Without it: asking again."""
     corrections_poll_s: float = Field(default=5.0, gt=0, le=3600)
     """How often exceptions are looked at: an attempt itself takes from seconds to minutes to help."""
+    anomalies_enabled: bool = True
+    """Learn what drift is usual at each hour, and tell of what is not and of what leads to a breach."""
+    anomalies_poll_s: float = Field(default=600.0, ge=1, le=86_400)
+    """How often histories are looked at: they go by the hour."""
     reconciliation_alert_webhook_url: str = Field(default="", validation_alias="RECONCILIATION_ALERT_WEBHOOK_URL")
     """Endpoints of every organisation, with commas between; messages and signatures as of registered ones."""
     reconciliation_alert_webhook_secret: SecretStr | None = Field(

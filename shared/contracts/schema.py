@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, cast, get_args
 import msgspec
 from pydantic import BaseModel
 
+from shared.contracts.anomaly import Anomaly
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.directory import DirectoryEntry, KeyEntry, OrgEntry, SourceEntry
+from shared.contracts.directory import DirectoryEntry, KeyEntry, OrgEntry, PollEntry, SourceEntry
 from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition, MatchType, Progress, SideEvidence
 from shared.contracts.event import Event, PostedEvent
 from shared.contracts.inbox import (
@@ -34,7 +35,7 @@ from shared.contracts.matched_pair import MatchedPair, PairWords
 from shared.contracts.near_miss import Cluster, NearMiss
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.contracts.rule_set import RuleSetRecord
-from shared.contracts.webhook import DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
+from shared.contracts.webhook import AnomalyMessage, DiscrepancyMessage, Storm, StormMessage, TestData, TestMessage
 from shared.rules.balance_rule import MISMATCH
 from shared.rules.candidate_rule import AMBIGUOUS
 from shared.rules.match_rule import Compare, CompareAmount, MatchRuleModel
@@ -103,7 +104,7 @@ CONTRACTS: tuple[Contract, ...] = (
         "directory-entry",
         "Organisations, sources and API keys (topic directory)",
         DirectoryEntry,
-        (OrgEntry, SourceEntry, KeyEntry),
+        (OrgEntry, SourceEntry, KeyEntry, PollEntry),
     ),
     Contract("rule-set", "The rules of one pack in force for one org (topic rules)", RuleSetRecord, (RuleSetRecord,)),
     Contract(
@@ -115,8 +116,19 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(
         "webhook-message",
         "The body of an outgoing webhook",
-        (DiscrepancyMessage, StormMessage, TestMessage),
-        (DiscrepancyMessage, StormMessage, Storm, TestMessage, TestData, Discrepancy, SideEvidence, LogPosition),
+        (DiscrepancyMessage, StormMessage, TestMessage, AnomalyMessage),
+        (
+            DiscrepancyMessage,
+            StormMessage,
+            Storm,
+            TestMessage,
+            TestData,
+            AnomalyMessage,
+            Anomaly,
+            Discrepancy,
+            SideEvidence,
+            LogPosition,
+        ),
     ),
 )
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from shared.contracts.anomaly import Anomaly
 from shared.contracts.discrepancy import Discrepancy
 
 DiscrepancyEvent = Literal["discrepancy.raised", "discrepancy.updated", "discrepancy.resolved"]
@@ -62,7 +63,15 @@ class TestMessage(msgspec.Struct, frozen=True, kw_only=True):
     data: TestData
 
 
-WebhookMessage = DiscrepancyMessage | StormMessage | TestMessage
+class AnomalyMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """An anomaly was raised, has become another kind or worse, or is over."""
+
+    type: Literal["anomaly.raised", "anomaly.closed"]
+    timestamp: datetime
+    data: Anomaly
+
+
+WebhookMessage = DiscrepancyMessage | StormMessage | TestMessage | AnomalyMessage
 
 _encode = msgspec.json.Encoder().encode
 

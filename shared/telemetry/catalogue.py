@@ -325,6 +325,28 @@ METRICS: Final[tuple[Metric, ...]] = (
         "NaN where none has finished.",
         ("action",),
     ),
+    Metric(
+        "reconciliation_anomalies_open",
+        "gauge",
+        "records",
+        "Anomalies that are open, by kind: unusual, level_shift, and trend, which leads to a breach; the same from every "
+        "replica.",
+        ("kind",),
+    ),
+    Metric(
+        "reconciliation_baselines",
+        "gauge",
+        "records",
+        "Accounts and checks whose drift is followed, by state: learning (too little history yet) or watched.",
+        ("state",),
+    ),
+    Metric(
+        "reconciliation_anomaly_round_seconds",
+        "histogram",
+        "seconds",
+        "Time of looking once at every history that changed.",
+        buckets=RUN_SECONDS,
+    ),
 )
 
 

@@ -1,7 +1,7 @@
 """The rules in force, read from the topic `rules` when somebody asks: a small topic, a rare question."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -14,7 +14,7 @@ from shared.kafka.errors import KafkaAway
 from shared.kafka.settings import KafkaSettings
 from shared.rules.balance_rule import MOVEMENTS
 from shared.rules.compiled import read_rule
-from shared.rules.parts import Selector, SignBy
+from shared.rules.parts import RuleModel, Selector, SignBy
 from shared.rules.zero_sum_rule import ENTRIES
 
 READ_TIMEOUT_S = 10
@@ -38,6 +38,15 @@ class RuleTopic:
             org, pack, note = read_key(key)
             if note is None and (rules := _kinds(decode_rule_set(value))):
                 found[org, pack] = rules
+        return found
+
+    async def models(self) -> Mapping[tuple[str, str], Sequence[RuleModel]]:
+        """Return every rule in force, by (org, pack)."""
+        found: dict[tuple[str, str], Sequence[RuleModel]] = {}
+        for key, value in (await self._values()).items():
+            org, pack, note = read_key(key)
+            if note is None:
+                found[org, pack] = [read_rule(written) for written in decode_rule_set(value).rules]
         return found
 
     async def _values(self) -> dict[bytes, bytes]:

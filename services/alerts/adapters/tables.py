@@ -624,6 +624,68 @@ corrections = Table(
     comment="what auto-correction tried, and what became of it; each step also stands in action_log",
 )
 
+drift_hours = Table(
+    "drift_hours",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("account", Text, primary_key=True, comment="empty: the hourly discrepancy of a check as a whole"),
+    Column("currency", Text, primary_key=True, comment="empty: a count"),
+    Column("hour", _Time, primary_key=True),
+    Column("pack", Text, nullable=False),
+    Column("value", Numeric, nullable=False),
+    comment="the last reading of each hour, of the last eight weeks: what anomalies are found in; made anew from checks and runs",
+)
+
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("currency", Text, primary_key=True),
+    Column("pack", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="learning or watched"),
+    Column("points", Integer, nullable=False),
+    Column("last_at", _Time, nullable=False),
+    Column("expected", Text),
+    Column("seen", Text, nullable=False),
+    Column("usual_width", Text),
+    Column("tolerance", Text),
+    Column("critical", Text),
+    Column("sentence", Text, nullable=False),
+    Column("looked_at", _Time, nullable=False),
+    comment="how each series stood when it was looked at last",
+)
+
+anomalies = Table(
+    "anomalies",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("family", Text, nullable=False, comment="level or trend: of a series one of each may be open"),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("raised_at", _Time, nullable=False),
+    Column("closed_at", _Time),
+    Column("body", JSONB, nullable=False, comment="as API and webhooks show it"),
+    Index(None, "org", "raised_at", "id"),
+    Index(
+        "anomalies_open_idx",
+        "org",
+        "rule",
+        "account",
+        "currency",
+        "family",
+        unique=True,
+        postgresql_where=text("state = 'open'"),
+    ),
+    comment="drifts beside the usual, and those that lead to a breach, each with its sentence",
+)
+
 budgets = Table(
     "budgets",
     metadata,
@@ -751,6 +813,9 @@ ORG_TABLES: tuple[Table, ...] = (
     outbox,
     delivery_attempts,
     corrections,
+    drift_hours,
+    baselines,
+    anomalies,
     budgets,
     budget_reconciliation,
     budget_calls,

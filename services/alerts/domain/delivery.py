@@ -44,7 +44,7 @@ ERROR_LENGTH_MAX = 500
 
 GONE = 410
 
-Kind = Literal["discrepancy", "storm", "test"]
+Kind = Literal["discrepancy", "storm", "test", "anomaly"]
 DropReason = Literal["superseded", "storm", "endpoint disabled", "endpoint deleted"]
 
 

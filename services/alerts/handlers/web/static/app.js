@@ -1,5 +1,6 @@
 // The page: signing in and out, and which view the address (#/…) shows.
 
+import * as anomalies from "./anomalies.js";
 import { get, whenUnauthorized } from "./api.js";
 import * as budgets from "./budgets.js";
 import * as detail from "./detail.js";
@@ -13,10 +14,10 @@ import { forget, keep, looksLikeKey, session } from "./session.js";
 
 const VIEWS = {
   discrepancies: byId("view-discrepancies"), "dead-letters": byId("view-letters"), runs: byId("view-runs"), report: byId("view-report"),
-  budgets: byId("view-budgets"),
+  budgets: byId("view-budgets"), anomalies: byId("view-anomalies"),
 };
-const TITLES = { discrepancies: "Discrepancies", "dead-letters": "Dead letters", runs: "Runs", budgets: "Budgets" };
-const LINKS = { discrepancies: "nav-discrepancies", "dead-letters": "nav-letters", runs: "nav-runs", budgets: "nav-budgets" };
+const TITLES = { discrepancies: "Discrepancies", "dead-letters": "Dead letters", runs: "Runs", budgets: "Budgets", anomalies: "Anomalies" };
+const LINKS = { discrepancies: "nav-discrepancies", "dead-letters": "nav-letters", runs: "nav-runs", budgets: "nav-budgets", anomalies: "nav-anomalies" };
 
 const signIn = byId("sign-in");
 const keyField = byId("sign-in-key");
@@ -109,6 +110,7 @@ function stopViews() {
   detail.close();
   letters.leave();
   letter.close();
+  anomalies.leave();
 }
 
 function route() {
@@ -146,6 +148,8 @@ function route() {
     if (id) letter.open(decode(id));
     else letter.close();
   }
+  if (name !== "anomalies") anomalies.leave();
+  if (name === "anomalies") anomalies.enter();
   if (name === "runs") runs.enter();
   if (name === "report") report.enter(decode(id));
   if (name === "budgets") budgets.enter();
@@ -167,6 +171,7 @@ function signOut(message = null) {
   report.reset();
   budgets.reset();
   letters.reset();
+  anomalies.reset();
   showSignIn(message);
 }
 
