@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     group.command("replay", epilog="Example: tieout bench replay --json")(bench_replay)
     group.command("accuracy", epilog="Example: tieout bench accuracy --invoices 10000 --json")(bench_accuracy)
     group.command("bots", epilog="Example: tieout bench bots --bots 200 --fills 1000000 --json")(bench_bots)
+    group.command("bots-live", epilog="Example: tieout bench bots-live --bots 40 --json")(bench_bots_live)
     app.add_typer(group, name="bench", epilog="Example: tieout bench matcher")
 
 
@@ -116,8 +117,12 @@ def bench_load(
     From POST to PostgreSQL with all services; sender and reader share the machine. Nothing may be lost: what was accepted
     is counted in PostgreSQL at the end.
     """
+    import signal
+
     from tieout.bench.load import bench, show
 
+    # Ended from outside, it ends what it has started, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rates = [round(first * factor**number) for number in range(steps)]
     show(asyncio.run(bench(rates, step_s, kafka, postgres)), as_json=as_json)
 
@@ -244,3 +249,24 @@ def bench_bots(
             print(f"{name}: {value}", flush=True)
     for cycle in result["cycles"]:
         print(", ".join(f"{name} {value}" for name, value in cycle.items()), flush=True)
+
+
+def bench_bots_live(
+    bots: Annotated[int, typer.Option(min=1, max=1_000, help="Each loses a fill, and each drifts.")] = 40,
+    poll_s: Annotated[float, typer.Option(min=0.05, max=60, help="Of the feed.")] = 0.5,
+    as_json: JSON = False,
+) -> None:
+    """Time from a fill without its event, and from a snapshot that drifts, to the finding's webhook.
+
+    It starts a broker (Java and Maven), a PostgreSQL and all services of its own.
+    """
+    import json
+
+    from tieout.bench.bots_live import bench
+
+    result = asyncio.run(bench(bots, poll_s))
+    if as_json:
+        print(json.dumps(result), flush=True)
+        return
+    for name, value in result.items():
+        print(f"{name}: {value}", flush=True)
