@@ -88,13 +88,11 @@ def producer(
     With `transactional_id`, `start()` fences the previous owner of that id and aborts what it left open.
     After any failure throw it away and make a new one with the same id: its sequence numbers are off.
     """
-    from aiokafka import AIOKafkaProducer
-
-    from shared.kafka.producer import Producer
+    from shared.kafka.producer import Producer, TransactionalProducer
 
     options = producer_options(settings, idempotent=idempotent, transactional_id=transactional_id, **overrides)
     # A transaction's owner decides itself how long its end may take.
-    return Producer(**options) if transactional_id is None else AIOKafkaProducer(**options)
+    return Producer(**options) if transactional_id is None else TransactionalProducer(**options)
 
 
 def consumer_options(

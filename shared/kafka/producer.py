@@ -1,6 +1,7 @@
-"""The producer of aiokafka, with a stop that ends."""
+"""The producers of aiokafka: one with a stop that ends, and one that tells of an end it had to ask for again."""
 
 import asyncio
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -35,3 +36,31 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
         sender.cancel()
         await self.client.close()
         await asyncio.gather(sender, return_exceptions=True)
+
+
+class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
+    """As its parent; tells when the end of a transaction was asked for more than once.
+
+    The parent repeats the request silently where no answer came. The first one may then still be on its way, and Kafka
+    takes it for the end of the next transaction of the same producer, whatever of that is there by then. Only a new
+    producer of the same name keeps it out.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._ends_asked = 0
+        self._ask_end = self._sender._do_txn_commit  # noqa: SLF001 - the parent tells nobody of its attempts
+        self._sender._do_txn_commit = self._asked_end  # noqa: SLF001
+
+    @property
+    def end_is_doubtful(self) -> bool:
+        """The last transaction has ended, and a request to end it may arrive again."""
+        return self._ends_asked > 1
+
+    async def begin_transaction(self) -> None:
+        self._ends_asked = 0
+        await super().begin_transaction()
+
+    async def _asked_end(self, result: Any) -> Any:
+        self._ends_asked += 1
+        return await self._ask_end(result)

@@ -16,6 +16,7 @@ from dataclasses import replace
 import structlog
 
 from tests.simulation import planted
+from tests.simulation.faults import KINDS
 from tests.simulation.world import Plan, World
 
 
@@ -27,16 +28,20 @@ def judged(plan: Plan) -> World:
 
 
 def shrunk(plan: Plan) -> Plan:
-    """Return a smaller plan that fails too: faults are left out one by one, then payments."""
+    """Return a smaller plan that fails too: faults are left out, in halves first, then payments."""
     numbers = [fault.number for fault in plan.faults()]
-    progress = True
-    while progress:
-        progress = False
-        for number in list(numbers):
-            smaller = replace(plan, keep=frozenset(numbers) - {number})
-            if judged(smaller).wrong:
-                numbers.remove(number)
-                plan, progress = smaller, True
+    size = max(1, len(numbers) // 2)
+    while True:
+        begin, before = 0, len(numbers)
+        while begin < len(numbers):
+            fewer = numbers[:begin] + numbers[begin + size :]
+            if judged(smaller := replace(plan, keep=frozenset(fewer))).wrong:
+                numbers, plan = fewer, smaller
+            else:
+                begin += size
+        if size == 1 and len(numbers) == before:
+            break
+        size = max(1, size // 2)
     for groups in (2, 3, 4, 6, 8):
         if groups < plan.groups and judged(replace(plan, groups=groups)).wrong:
             return replace(plan, groups=groups)
@@ -46,8 +51,8 @@ def shrunk(plan: Plan) -> Plan:
 def command(plan: Plan) -> str:
     """What a person types to see this run."""
     text = f"python -m tests.simulation --seed {plan.seed} --groups {plan.groups} --faults {plan.faults_most}"
-    if plan.late_ends:
-        text += " --late-ends"
+    if plan.kinds:
+        text += f" --kinds '{','.join(plan.kinds)}'"
     if plan.planted:
         text += f" --planted {plan.planted}"
     if plan.keep is not None:
@@ -75,13 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--groups", type=int, default=Plan.groups, help="payments and refunds per run")
     parser.add_argument("--faults", type=int, default=Plan.faults_most, help="most faults per run")
     parser.add_argument("--keep", help="numbers of the faults that happen, such as 0,3")
-    parser.add_argument("--late-ends", action="store_true", help="ends of transactions may hit the next one (KIP-890)")
     parser.add_argument("--planted", default="", choices=["", *planted.ALL], help="a fault of the product to be found")
+    parser.add_argument("--kinds", default="", help=f"kinds of faults, such as broker,kill: {', '.join(KINDS)}")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--show", action="store_true", help="print what happens in the run")
     given = parser.parse_args(arguments)
     keep = None if given.keep is None else frozenset(int(number) for number in given.keep.split(",") if number)
-    plan = Plan(given.seed or 0, given.groups, given.faults, keep, given.late_ends, given.planted)
+    kinds = tuple(kind for kind in given.kinds.split(",") if kind)
+    plan = Plan(given.seed or 0, given.groups, given.faults, keep, given.planted, kinds)
     if given.seed is not None:
         return _show(plan, given.show)
     plans = [replace(plan, seed=seed) for seed in range(given.first, given.first + given.seeds)]

@@ -95,6 +95,7 @@ class Producer:
         self._ending: asyncio.Task[None] | None = None
         self._inside = False
         self._closed = False
+        self._ends_asked = 0
         self.added: set[TopicPartition] = set()
         self.to_add: set[TopicPartition] = set()
         self._txn_manager = _TransactionManager(self)
@@ -121,7 +122,11 @@ class Producer:
     async def begin_transaction(self) -> None:
         self._check()
         assert not self._inside, "a transaction is under way"
-        self._inside = True
+        self._inside, self._ends_asked = True, 0
+
+    @property
+    def end_is_doubtful(self) -> bool:
+        return self._ends_asked > 1
 
     async def commit_transaction(self) -> None:
         await self._end(commits=True)
@@ -154,6 +159,7 @@ class Producer:
     async def _asked(self, what: str, handler: Any, *rest: Any) -> None:
         while True:
             self._check()
+            self._ends_asked += what == "end_transaction"
             try:
                 await self._network.call(what, handler, self._name, self._producer, self._epoch, *rest)
             except ConcurrentTransactions:

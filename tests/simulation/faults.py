@@ -41,9 +41,9 @@ KINDS = {
 """With how often each is drawn."""
 
 
-def draw(chance: random.Random, most: int) -> list[Fault]:
+def draw(chance: random.Random, most: int, only: tuple[str, ...] = ()) -> list[Fault]:
     """Return up to `most` faults; the kinds are drawn first, so that runs differ in their weather."""
-    kinds = chance.sample(sorted(KINDS), chance.randint(1, 6))
+    kinds = list(only) or chance.sample(sorted(KINDS), chance.randint(1, 6))
     weights = [KINDS[kind] for kind in kinds]
     found = []
     for number in range(chance.randint(1, most)):

@@ -10,7 +10,9 @@ NO_AWAIT = "no-await"
 """Nobody waits for the acknowledgements before a commit."""
 NO_PLACES = "no-places"
 """The database takes a batch wherever its places are."""
-ALL = (NO_FENCING, NO_AWAIT, NO_PLACES)
+NO_DOUBT = "no-doubt"
+"""A producer is used on though a late request may end its next transaction."""
+ALL = (NO_FENCING, NO_AWAIT, NO_PLACES, NO_DOUBT)
 
 
 async def _unawaited(futures: Any) -> list[Any]:
@@ -21,4 +23,8 @@ async def _unawaited(futures: Any) -> list[Any]:
 
 def patches(name: str) -> list[tuple[Any, str, Any]]:
     """What to replace by what, so that the product has this fault. Two of them are in `world.py`, where ids are given."""
-    return [(transaction, "await_sent", _unawaited)] if name == NO_AWAIT else []
+    found: dict[str, list[tuple[Any, str, Any]]] = {
+        NO_AWAIT: [(transaction, "await_sent", _unawaited)],
+        NO_DOUBT: [(transaction.ProducerTransactions, "_refuse_doubt", lambda _: None)],
+    }
+    return found.get(name, [])

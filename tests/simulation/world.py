@@ -62,13 +62,13 @@ class Plan:
     faults_most: int = 9
     keep: frozenset[int] | None = None
     """Numbers of the faults that happen; None: all."""
-    late_ends: bool = False
-    """Ends of transactions may be held up and hit the next one: guarded against by ids in the database only."""
     planted: str = ""
     """A fault of the product that the run must find; see `planted.py`."""
+    kinds: tuple[str, ...] = ()
+    """Of faults; none: any."""
 
     def faults(self) -> list[Fault]:
-        drawn = draw(random.Random(f"faults {self.seed}"), self.faults_most)
+        drawn = draw(random.Random(f"faults {self.seed}"), self.faults_most, self.kinds)
         return [fault for fault in drawn if self.keep is None or fault.number in self.keep]
 
 
@@ -286,7 +286,7 @@ class World:
         self.broker.restart()
 
     async def _do_lost_commit(self, fault: Fault, slot: Slot, process: Process) -> None:
-        if self.plan.late_ends:
+        if fault.pick < 0.5:  # the request arrives when it has long been repeated, perhaps in the next transaction
             self.network.late.setdefault("end_transaction", []).append(fault.amount / 20)
         else:
             self.network.lose_answer["end_transaction"] += 1
@@ -411,7 +411,9 @@ async def matcher_main(world: World, slot: Slot) -> None:
     try:
         await log.start()
         await consumer.start()
-        await matcher_app._first_to_end(worker.run(slot.stop), Watchdog(settings.stall_timeout_s, time.monotonic).run(worker.status))
+        await matcher_app._first_to_end(
+            worker.run(slot.stop), Watchdog(settings.stall_timeout_s, time.monotonic).run(worker.status)
+        )
     finally:
         await consumer.stop()
         await log.close()

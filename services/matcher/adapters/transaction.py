@@ -25,7 +25,7 @@ from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaProducer
+    from shared.kafka.producer import TransactionalProducer
 
 ATTEMPT_TIMEOUT_S = 40.0
 """Around a start or a transaction: the client retries through about 14 s of a broker's absence by itself, the
@@ -60,7 +60,7 @@ class ProducerTransactions:
         """How many there are: noted with the state, so that it is noticed when they become others."""
         self._untouched: set[TopicPartition] = set()
         """Written to since the last `touch`."""
-        self._producer: AIOKafkaProducer = producer(
+        self._producer: TransactionalProducer = producer(
             kafka,
             transactional_id=transactional_id,
             compression_type=None if compression == "none" else compression,
@@ -104,6 +104,15 @@ class ProducerTransactions:
             await self._producer.commit_transaction()
         else:
             await self._producer.abort_transaction()
+        self._refuse_doubt()
+
+    def _refuse_doubt(self) -> None:
+        """Begin no transaction that a late request may end: it could show the state without the results."""
+        if self._producer.end_is_doubtful:
+            raise TransactionFailed(
+                f"the end of a transaction of partition {self._partition} was asked for again: it has ended, "
+                "and only a new producer is safe from the first request"
+            )
 
     async def touch(self) -> None:
         """End what the last transactions may have left open; see `ports.Transactions`."""
@@ -138,6 +147,7 @@ class ProducerTransactions:
             raise
         await await_sent(futures)
         await self._producer.commit_transaction()
+        self._refuse_doubt()
         return slices[0].result().offset if slices and batch.snapshot and batch.snapshot.first else None
 
     async def _send_state(self, batch: Batch, futures: list[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic, RecordsToDelete
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.transaction import EndTxnRequest
 
 from services.matcher.adapters.input_ends import InputEnds
 from services.matcher.adapters.results import Routes
@@ -139,6 +141,34 @@ async def test_a_produce_error_inside_a_transaction_loses_nothing(kafka_settings
         await one.end()
     assert Swelling.refused == 2
     assert one.meter.restores == PARTITIONS + 2
+    assert_exactly_once(await items(kafka_settings), 1_000)
+
+
+async def test_an_end_of_a_transaction_that_was_asked_for_twice_is_followed_by_a_new_producer(
+    kafka_settings: KafkaSettings,
+):
+    """The client repeats what got no answer; the first request may be late and would end the next transaction midway."""
+    lost: list[ProducerTransactions] = []
+
+    def around(made: ProducerTransactions) -> ProducerTransactions:
+        send = made._producer.client.send
+
+        async def losing(node: int, request: object, **options: object) -> object:
+            answer = await send(node, request, **options)
+            if isinstance(request, EndTxnRequest) and made not in lost and len(lost) < 2:
+                lost.append(made)
+                raise KafkaConnectionError("the answer was lost")
+            return answer
+
+        made._producer.client.send = losing
+        return made
+
+    await write(kafka_settings, legs_of(1_000, 100), PARTITIONS)
+    async with running(kafka_settings, around=around) as one:
+        await one.until(lambda running: running.meter.restores == PARTITIONS + 2)
+        await one.until_committed(1_000)
+        await one.end()
+    assert len(lost) == 2
     assert_exactly_once(await items(kafka_settings), 1_000)
 
 
