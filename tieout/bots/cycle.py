@@ -23,6 +23,7 @@ from shared.packs.bots.findings import (
     check_of,
     findings_of,
     in_order,
+    instant,
     named,
     status_of,
 )
@@ -226,7 +227,7 @@ def _about_the_cycle(
     if memory.at is not None and started < memory.at - CLOCK_SLACK:
         say(
             "clock_went_back",
-            f"This machine's clock says {started.isoformat()}, the last cycle was at {memory.at.isoformat()}.",
+            f"This machine's clock says {instant(started)}, the last cycle was at {instant(memory.at)}.",
         )
     return found
 
@@ -235,7 +236,7 @@ def _with_since(found: Iterable[Finding], memory: Memory, at: datetime) -> list[
     """Date findings by when they were first seen, and forget those that are gone."""
     dated: dict[str, Finding] = {}
     for one in found:
-        since = memory.since.get(one.place) or one.since or at.isoformat()
+        since = memory.since.get(one.place) or one.since or instant(at)
         dated.setdefault(one.place, structs.replace(one, since=since))
     memory.since = {place: one.since or "" for place, one in dated.items()}
     return list(dated.values())

@@ -136,11 +136,15 @@ def tell(
     if not is_taken:
         said = answer if code is None else f"HTTP {code}"
         return (
-            f"webhook: {len(lines)} findings could not be sent to {alerting.host} ({said}); the report is kept, and the "
+            f"webhook: {_count(lines)} could not be sent to {alerting.host} ({said}); the report is kept, and the "
             "next cycle sends them"
         )
     memory.told |= {one.place: one.name for one in new}
-    return f"webhook: {len(lines)} findings sent to {alerting.host} (HTTP {code})"
+    return f"webhook: {_count(lines)} sent to {alerting.host} (HTTP {code})"
+
+
+def _count(lines: Sequence[FindingLine]) -> str:
+    return f"{len(lines)} finding{'' if len(lines) == 1 else 's'}"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

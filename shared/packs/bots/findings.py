@@ -1,6 +1,7 @@
 """Findings in the pack's words: severity `ok`, `warning`, `critical`, names with their suffix, thresholds beside them."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -108,7 +109,7 @@ def _of_discrepancy(found: Discrepancy, thresholds: Thresholds) -> Finding:
         expected=found.expected,
         actual=found.actual,
         difference=found.difference,
-        since=found.raised_at.isoformat(),
+        since=instant(found.raised_at),
     )
 
 
@@ -119,7 +120,7 @@ def _not_judged(checks: Iterable[Check], thresholds: Thresholds) -> Iterable[Fin
     for check in checks:
         bot = _bot(check.key)
         if check.result == "stale":
-            since = check.as_of.isoformat()
+            since = instant(check.as_of)
             words = f"{bot}: a snapshot or count dated {since} came after a newer one and was not judged; look at its clock."
             yield named(bot, "clock_went_back", "warning", words, thresholds, since=since)
         elif not is_checked(check.code or "", thresholds.of(bot)):
@@ -141,7 +142,7 @@ def _could_not(bot: str, code: str, checks: list[Check], why: str, thresholds: T
     fields = sorted({field for one in about for field in _FIELDS.get(one, ("what was read",))})
     whose = fields[0] if len(fields) == 1 else f"one of {', '.join(fields)}"
     words = f"{bot}: {', '.join(about)} could not be judged, because {whose} {why}."
-    since = min(one.as_of for one in checks).isoformat()
+    since = instant(min(one.as_of for one in checks))
     return named(bot, code, severity, words, thresholds, since=since, about=" ".join(about))
 
 
@@ -182,6 +183,11 @@ def named(
         since=since,
         about=about,
     )
+
+
+def instant(at: datetime) -> str:
+    """Return a time as people read it everywhere else: RFC 3339 in UTC."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def status_of(findings: Iterable[Finding]) -> Status:

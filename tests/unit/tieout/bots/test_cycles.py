@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.errors import UsageError
-from tests.support.bot_files import write_thresholds
+from tests.support.bot_files import GOOD, write_thresholds
 from tests.unit.tieout.bots.conftest import Desk
 from tieout.bots import report as reports_module
 
@@ -39,6 +42,39 @@ def test_three_cycles_with_a_fee_counter_that_falls_and_comes_back(desk: Desk) -
     assert desk.open() == {("bot1", "fees_counter_decreased_critical")}, "until it is back at what it fell from"
     bot.snapshot(ts="2026-11-20T10:20:00Z", fees_paid=10)
     assert desk.open() == set()
+
+
+SNAPSHOT = st.fixed_dictionaries(
+    {
+        "fees_paid": st.sampled_from([1, 1.02, 1.06, 1.3, 0.9, -1, "x"]),
+        "turnover": st.sampled_from([10, 10.04, 10.06, 11, 5]),
+        "base_pct": st.sampled_from([0.5, 0.8, 0.99, 1.1]),
+    }
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(history=st.lists(SNAPSHOT, min_size=1, max_size=6), cuts=st.sets(st.integers(0, 6)))
+def test_however_a_history_is_cut_into_cycles_the_same_is_open_at_the_end(
+    tmp_path_factory: pytest.TempPathFactory, history: list[dict[str, object]], cuts: set[int]
+) -> None:
+    """The state between two cycles loses nothing: one cycle over everything is the measure."""
+    found = []
+    for cut in (set(range(len(history))), cuts, set[int]()):
+        root = tmp_path_factory.mktemp("history")
+        desk = Desk(root)
+        with chdir(root):
+            bot = desk.bot().filled(1)
+            for minute, snapshot in enumerate(history):
+                event = {"type": "snapshot", "payload": GOOD | {"ts": f"2026-11-20T10:0{minute}:00Z"} | snapshot}
+                with bot.events.open("a") as file:
+                    file.write(json.dumps(event) + "\n")
+                if minute in cut:
+                    desk.cycle()
+            report = desk.cycle().report
+        found.append([(one.name, one.expected, one.actual) for one in report.findings])
+    assert found[0] == found[2]
+    assert found[1] == found[2]
 
 
 def test_counters_that_reset_daily_may_fall_over_midnight_of_the_zone(desk: Desk) -> None:

@@ -80,7 +80,7 @@ def test_what_was_sent_is_kept_with_when_and_the_answer(alerted: Desk, receiver:
     assert (sent["ok"], sent["status_code"], sent["answer"], sent["payload"]) == (True, 200, "thanks", message)
     assert sent["sent_at"] >= message["ts_utc"]
     assert "secret" not in json.dumps(sent), "the address may hold one"
-    assert done.notes == ("webhook: 1 findings sent to 127.0.0.1 (HTTP 200)",)
+    assert done.notes == ("webhook: 1 finding sent to 127.0.0.1 (HTTP 200)",)
 
 
 def test_an_unchanged_finding_is_told_once_a_worse_one_and_one_that_came_back_again(
