@@ -55,6 +55,7 @@ async def test_kill_9_at_four_fail_points_of_the_matcher(kafka_settings: KafkaSe
             await made.services.kill("matcher")
             made.services.started["matcher"] = {"TIEOUT_TEST_DIE_AT": f"{place}:7"}
             await made.services.start("matcher")
+            made.services.up.discard("matcher")
             async with asyncio.timeout(60):
                 await made.services.children["matcher"].process.wait()
             made.services.started["matcher"] = {}

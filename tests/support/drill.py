@@ -146,13 +146,19 @@ async def drill(
         await services.ready(*names)
         await register(services, receiver, through(receiver.port))
         made: list[Drill] = []
+        keeping = asyncio.create_task(_keep_up(services, made))
+        stack.callback(keeping.cancel)
 
         async def work(_: Services, client: ProducerClient, total: int) -> None:
             made.append(Drill(services, client, total, reading_url, receiver))
             await breaking(made[0])
 
-        await send(run, services, EVENTS_PER_SECOND, work)
-        end = await end_of(kafka, reading_url, DEADLINE_S, settle_s, PARTITIONS)
+        try:
+            await send(run, services, EVENTS_PER_SECOND, work)
+            end = await end_of(kafka, reading_url, DEADLINE_S, settle_s, PARTITIONS)
+        except BaseException as error:
+            print(f"{name} FAILED: {error!r}, {vars(made[0]) if made else ''}", flush=True)  # noqa: T201 - as below
+            raise
     outcome = _outcome(name, run, end, made[0], time.monotonic() - begun)
     tell(run, end, receiver)
     print(outcome, flush=True)  # noqa: T201 - the figures are the result
@@ -162,12 +168,24 @@ async def drill(
     return outcome
 
 
+async def _keep_up(services: Services, made: list[Drill]) -> None:
+    """Start again what ended by itself, as an orchestrator does: a watchdog counts on it."""
+    while True:
+        await asyncio.sleep(1)
+        for name in sorted(services.up):
+            code = services.children[name].exit_code
+            if code is not None and made:
+                made[0].notes[f"{name} ended by itself"] = code
+                await services.start(name)
+
+
 def _outcome(name: str, run: Run, end: End, made: Drill, seconds: float) -> Outcome:
     open_now, expected = opened_and_expected(run, end)
     repeated = Counter((one.id, one.revision) for _, one in end.found)
     repeated += Counter((one.id, one.revision) for _, one in end.items)
     doubled = sum(times - 1 for times in repeated.values() if times > 1)
-    unjudged = sum(1 for name_ in run.planned.status if name_ not in {(i.rule, str(i.key)) for _, i in end.items})
+    judged = {(item.rule, str(item.key)) for _, item in end.items}
+    unjudged = len(run.planned.status.keys() - judged)
     times = sorted(made.recoveries_s)
     return Outcome(
         name=name,

@@ -42,6 +42,8 @@ class Services:
     ports: dict[str, int] = field(default_factory=dict)
     children: dict[str, Child] = field(default_factory=dict)
     started: dict[str, dict[str, str]] = field(default_factory=dict)
+    up: set[str] = field(default_factory=set)
+    """What is meant to run: an orchestrator would start it again."""
     modules: dict[str, list[str]] = field(default_factory=dict)
     """What is run in place of a service's own module, by the name it is started under."""
 
@@ -60,6 +62,7 @@ class Services:
         service = name.partition("-")[0]
         command = ["-m", *self.modules.get(name, [f"services.{service}"])]
         self.children[name] = await self.processes.python(name, command, own)
+        self.up.add(name)
         return self
 
     async def ready(self, *names: str) -> None:
@@ -71,10 +74,12 @@ class Services:
 
     async def kill(self, name: str) -> None:
         """`kill -9`."""
+        self.up.discard(name)
         await self.processes.kill(self.children[name])
 
     async def end(self, name: str) -> int:
         """SIGTERM; the exit code, which is that of SIGKILL where it did not end by itself."""
+        self.up.discard(name)
         return await self.processes.stop(self.children[name])
 
     def freeze(self, name: str) -> None:
