@@ -8,7 +8,6 @@ import msgspec
 
 from shared.errors import UsageError
 from shared.packs.bots.tail import Position
-from tieout.bots.atomic_file import write_whole
 
 POSITION_FILE = "feed_position.json"
 """Beside the reports."""
@@ -94,10 +93,6 @@ def read_position(path: Path) -> FeedPosition:
     return position
 
 
-def write_position(path: Path, position: FeedPosition) -> None:
-    """Store it whole.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    write_whole(path, msgspec.json.encode(position) + b"\n")
+def encode_position(position: FeedPosition) -> bytes:
+    """Return what is stored."""
+    return msgspec.json.encode(position) + b"\n"

@@ -101,13 +101,18 @@ class BotsReader:
         has_exchange_changed = self._look_at_exchange(now)
         for bot, path in self._event_files():
             yield from self._lines(bot, path, now)
+        # Together: many bots with a little news each are one request.
+        yield [event for event in self._news(now, has_exchange_changed=has_exchange_changed) if event is not None]
+
+    def _news(self, now: datetime, *, has_exchange_changed: bool) -> Iterator[PostedEvent | None]:
+        """Tell what bots say now, then how well their files can be read."""
         for bot in sorted(self.bots):
-            yield from _some(self._snapshot(bot, now, has_exchange_changed))
-            yield from _some(self._fill_count(bot, now))
+            yield self._snapshot(bot, now, has_exchange_changed)
+            yield self._fill_count(bot, now)
         has_shared = self._stores or self._exchange_problem or EVERYBODY in self.position.said
         shared = {EVERYBODY} if has_shared else set[str]()
         for bot in sorted({*self.known, *self.named(), *shared}):
-            yield from _some(self._input(bot, now))
+            yield self._input(bot, now)
 
     def find(self) -> None:
         """Learn which bots and files there are, where that was not asked just now."""
@@ -348,11 +353,6 @@ class BotsReader:
     def _unreadable(self, path: Path, bot: str, offset: int, why: str, now: datetime) -> None:
         self.position.blame(bot, "unreadable", now)
         self.complain(f"{path}, byte {offset}: {why}")
-
-
-def _some(event: PostedEvent | None) -> Iterator[list[PostedEvent]]:
-    if event is not None:
-        yield [event]
 
 
 def _content(event: PostedEvent) -> str:

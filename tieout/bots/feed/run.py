@@ -14,8 +14,9 @@ from shared.contracts.event import PostedEvent
 from shared.errors import DependencyAway
 from shared.packs.bots.places import Places
 from shared.packs.bots.thresholds import ThresholdsFile
+from tieout.bots.atomic_file import write_whole
 from tieout.bots.feed.figures import keep_figures
-from tieout.bots.feed.position import POSITION_FILE, FeedPosition, read_position, write_position
+from tieout.bots.feed.position import POSITION_FILE, FeedPosition, encode_position, read_position
 from tieout.bots.feed.reader import BotsReader
 from tieout.bots.feed.rules import RulesFollower
 from tieout.bots.reading import EVERYBODY
@@ -46,6 +47,7 @@ class Feed:
     posted: int = 0
     refused: int = 0
     _problem: str | None = None
+    _stored: bytes = b""
 
     @property
     def position_path(self) -> Path:
@@ -124,7 +126,10 @@ class Feed:
                 position.blame(event.account or EVERYBODY, "unreadable", datetime.now(UTC))
             self.posted += len(part) - len(refused)
             self.refused += len(refused)
-        write_position(self.position_path, position)
+        stored = encode_position(position)
+        if stored != self._stored:
+            write_whole(self.position_path, stored)
+            self._stored = stored
         try:
             keep_figures(self.places.reports, events)
         except OSError as error:

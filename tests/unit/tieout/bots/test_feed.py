@@ -130,6 +130,23 @@ def test_everything_once(places: Places, ingest: Ingest) -> None:
     assert len({event["id"] for event in ingest.events}) == 7
 
 
+def test_idle_look_writes_nothing(places: Places, ingest: Ingest) -> None:
+    """Many looks a second must not wear the disk."""
+    write_snapshot()
+    append("events.jsonl", fill(1))
+    running = feed(places, ingest)
+    running.once()
+    path = places.reports / POSITION_FILE
+    path.unlink()
+    running._look(BotsReader(places, read_position(path), tuple, print))
+    assert path.exists()
+    reader = BotsReader(places, read_position(path), tuple, print)
+    running._look(reader)
+    path.unlink()
+    running._look(reader)
+    assert not path.exists()
+
+
 def test_ingest_that_is_away_loses_nothing(places: Places, ingest: Ingest) -> None:
     """The position moves only after the acknowledgement; what was sent and not stored comes again under its id."""
     append("events.jsonl", "".join(map(fill, range(2500))))
