@@ -31,6 +31,8 @@ TIMEOUT_SECONDS: Final = 10.0
 """A receiver that takes longer is down: the next cycle tries again."""
 ANSWER_BYTES_MAX: Final = 2000
 """Of an answer, kept for people."""
+TEXT_LINES_MAX: Final = 5
+"""Findings in the text for people: what fits on a telephone."""
 FINDINGS_MAX: Final = 500
 """In one message; `more` says how many there are beside them."""
 
@@ -53,6 +55,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """What is posted."""
 
     source: str = "reconciliation_service"
+    text: str
+    """The same in a few lines for people: what chat rooms show of a message."""
     status: Status
     ts_utc: datetime
     critical_count: int
@@ -118,6 +122,7 @@ def tell(
         finding_line(one, is_synthetic=True) for one in drill
     ]
     message = Message(
+        text=_text(report, lines),
         status=report.status,
         ts_utc=report.ts_utc,
         critical_count=report.critical_count,
@@ -141,6 +146,13 @@ def tell(
         )
     memory.told |= {one.place: one.name for one in new}
     return f"webhook: {_count(lines)} sent to {alerting.host} (HTTP {code})"
+
+
+def _text(report: Report, lines: Sequence[FindingLine]) -> str:
+    told = [f"{one.severity}: {one.message}" for one in lines[:TEXT_LINES_MAX]]
+    more = [] if len(lines) <= TEXT_LINES_MAX else [f"and {len(lines) - TEXT_LINES_MAX} more"]
+    drill = " (synthetic drift: a drill)" if report.synthetic_drift else ""
+    return "\n".join([f"Bots are {report.status}{drill}: {_count(lines)} new", *told, *more])
 
 
 def _count(lines: Sequence[FindingLine]) -> str:

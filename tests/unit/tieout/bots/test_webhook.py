@@ -76,6 +76,10 @@ def test_what_was_sent_is_kept_with_when_and_the_answer(alerted: Desk, receiver:
     (message,) = receiver.taken
     assert (message["status"], message["critical_count"], message["report"]) == ("critical", 1, done.path.name)
     assert message["findings"][0]["critical_threshold"] == 0
+    assert message["text"].splitlines() == [
+        "Bots are critical: 1 finding new",
+        "critical: bot1: equity_quote is 0, but it must be more than 0.",
+    ]
     sent = kept(alerted)
     assert (sent["ok"], sent["status_code"], sent["answer"], sent["payload"]) == (True, 200, "thanks", message)
     assert sent["sent_at"] >= message["ts_utc"]
