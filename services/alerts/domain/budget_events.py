@@ -40,7 +40,7 @@ def of_entry(budget: Budget, row: int, entry: Entry, at: datetime) -> Sequence[E
             plug,
             at,
             reason=entry.adjustment_reason,
-            past_threshold="1" if past else "0",
+            plug_at_own_threshold=format(abs(plug), "f") if past else "0",
         ),
     ]
     if plug:

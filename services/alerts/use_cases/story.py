@@ -127,7 +127,7 @@ def story_of_item(item: Item) -> Story:
     )
 
 
-def would_close(found: Discrepancy) -> list[str]:  # noqa: PLR0911 - one per type
+def would_close(found: Discrepancy) -> list[str]:  # noqa: C901, PLR0911 - one per type
     """Return what the engine closes it for, by the type of what it found."""
     money = f" {found.currency}" if found.currency else ""
     key = _key(found.key)
@@ -164,6 +164,8 @@ def would_close(found: Discrepancy) -> list[str]:  # noqa: PLR0911 - one per typ
             return ["newer events leave the record under one key"]
         case "FeedSilent":
             return ["the feed sends again"]
+        case "plug_grew" | "plug_past_threshold":
+            return [f"the next reconciliation of {key} has a smaller plug: find the spend that escapes and track it"]
         case _:
             return [f"the next reading of {found.account or key} is as rule {found.rule} wants it"]
 

@@ -114,7 +114,11 @@ def test_a_row_tells_the_engine_its_plug_its_reading_and_its_size():
     plug, reading, size = of_entry(state.budget, 7, entry, AT)
     assert (plug["type"], plug["amount"], plug["attrs"]["direction"]) == ("movement.plug", "5.31", "debit")
     assert (reading["source"], reading["amount"]) == ("console", "19.54")
-    assert (size["type"], size["amount"], size["attrs"]["past_threshold"]) == ("snapshot.reconciliation", "5.31", "1")
+    assert (size["type"], size["amount"], size["attrs"]["plug_at_own_threshold"]) == (
+        "snapshot.reconciliation",
+        "5.31",
+        "5.31",
+    )
 
 
 MONEY = st.integers(0, 10_000).map(lambda cents: Decimal(cents) / 100)

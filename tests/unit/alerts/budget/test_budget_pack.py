@@ -53,7 +53,7 @@ def test_a_reconciled_budget_ties_out_and_its_plug_is_a_discrepancy():
     """No balance is off; the plug of 5.31 is past both thresholds, the pack's and the budget's own."""
     assert judged(day_of_the_example()) == {
         ("budgets.plug", "plug_grew"): ("raised", "critical", "5.31"),
-        ("budgets.plug", "plug_past_threshold"): ("raised", "high", "1"),
+        ("budgets.plug", "plug_past_threshold"): ("raised", "high", "5.31"),
     }
 
 
