@@ -73,7 +73,7 @@ def log_of(
         inbox = sum(event.id.encode()) % partitions
         extracted = extractors[event.org].extract(event, inbox, offsets[inbox], received)
         offsets[inbox] += 1
-        log += [(leg.group, leg.leg) for leg in extracted.legs]
+        log += extracted.legs
         for group, leg in extracted.legs:
             if leg.adjusts is not None:
                 continue
