@@ -106,7 +106,7 @@ def reconcile(settings: Settings, file: ThresholdsFile, *, now: datetime | None 
         cycle = run_cycle(settings.places, in_force.thresholds, memory, settings.options, now=now, notes=about)
         name = write_report(reports, cycle.report)
         memory.report = name
-        note = tell(settings.alerting, reports, cycle.report, name, cycle.findings, cycle.synthetic, memory)
+        note = tell(settings.alerting, reports, cycle, name, memory)
         save_memory(reports, memory)
         drop_old(reports, settings.reports_kept)
         return Done(cycle.report, reports / name, (*notes, note) if note is not None else tuple(notes))

@@ -18,8 +18,9 @@ import msgspec
 from pydantic import SecretStr
 
 from shared.errors import UsageError
-from shared.packs.bots.findings import STATUSES, Finding, Status
+from shared.packs.bots.findings import STATUSES, Status
 from tieout.bots.atomic_file import write_whole
+from tieout.bots.cycle import Cycle
 from tieout.bots.memory import Memory
 from tieout.bots.report import FindingLine, Report, encode_report, finding_line
 
@@ -94,44 +95,27 @@ def read_alerting(environment: Mapping[str, str] | None = None) -> Alerting:
     return Alerting(SecretStr(url) if url else None, "warning" if least == "warning" else "critical")
 
 
-def tell(
-    alerting: Alerting, reports: Path, report: Report, name: str, findings: Sequence[Finding],
-    synthetic: Sequence[Finding], memory: Memory,
-) -> str | None:  # fmt: skip
+def tell(alerting: Alerting, reports: Path, cycle: Cycle, name: str, memory: Memory) -> str | None:
     """Send what nobody has been told yet; return a note for people, or None where there was nothing to send.
 
     Args:
         alerting: where to.
         reports: where the note of it is kept.
-        report: of this cycle.
-        name: of its file.
-        findings: real ones; told once each.
-        synthetic: told every time: they are a drill of the way that alerts go.
+        cycle: its findings are told once each, those of a drill every time: they try the way that alerts go.
+        name: of its report's file.
         memory: knows what was told, and is moved on.
     """
     least = STATUSES.index(alerting.least)
-    worth = {one.place: one for one in findings if STATUSES.index(one.severity) >= least}
+    worth = {one.place: one for one in cycle.findings if STATUSES.index(one.severity) >= least}
     memory.told = {place: told for place, told in memory.told.items() if place in worth}
     if alerting.url is None:
         return None
     new = [one for place, one in worth.items() if memory.told.get(place) != one.name]
-    drill = [one for one in synthetic if STATUSES.index(one.severity) >= least]
-    if not new and not drill:
+    lines = [finding_line(one, is_synthetic=False) for one in new]
+    lines += [finding_line(one, is_synthetic=True) for one in cycle.synthetic]
+    if not lines:
         return None
-    lines = [finding_line(one, is_synthetic=False) for one in new] + [
-        finding_line(one, is_synthetic=True) for one in drill
-    ]
-    message = Message(
-        text=_text(report, lines),
-        status=report.status,
-        ts_utc=report.ts_utc,
-        critical_count=report.critical_count,
-        warning_count=report.warning_count,
-        synthetic_drift=report.synthetic_drift,
-        findings=lines[:FINDINGS_MAX],
-        more=max(0, len(lines) - FINDINGS_MAX),
-        report=name,
-    )
+    message = _message(cycle.report, name, lines)
     code, answer = _post(alerting.url, encode_report(message))
     is_taken = code is not None and HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES
     sent = Sent(
@@ -146,6 +130,20 @@ def tell(
         )
     memory.told |= {one.place: one.name for one in new}
     return f"webhook: {_count(lines)} sent to {alerting.host} (HTTP {code})"
+
+
+def _message(report: Report, name: str, lines: Sequence[FindingLine]) -> Message:
+    return Message(
+        text=_text(report, lines),
+        status=report.status,
+        ts_utc=report.ts_utc,
+        critical_count=report.critical_count,
+        warning_count=report.warning_count,
+        synthetic_drift=report.synthetic_drift,
+        findings=list(lines[:FINDINGS_MAX]),
+        more=max(0, len(lines) - FINDINGS_MAX),
+        report=name,
+    )
 
 
 def _text(report: Report, lines: Sequence[FindingLine]) -> str:
