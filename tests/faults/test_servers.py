@@ -13,6 +13,7 @@ import pytest
 from shared.kafka.settings import KafkaSettings
 from tests.support import servers
 from tests.support.drill import Drill, drill, topics_on
+from tests.support.kafka_cluster import three_brokers
 from tieout.local.kafka_jvm import JvmKafka
 from tieout.local.postgres import LocalPostgres, create_database
 
@@ -43,6 +44,21 @@ async def test_a_broker_killed_five_times(tmp_path: Path, database_url: str) -> 
                 await made.recovered("broker kill -9 and restart", timeout_s=180)
 
         await drill("broker-kill9", await _settings(broker), database_url, breaking, seconds=70, settle_s=240)
+
+
+async def test_three_brokers_of_which_one_is_lost(tmp_path: Path, database_url: str) -> None:
+    """It does not come back; a second one is restarted afterwards."""
+    with three_brokers(tmp_path) as brokers:
+        addresses = ",".join(broker.bootstrap_servers for broker in brokers)
+        kafka = KafkaSettings.local(addresses, topic_prefix=f"c{uuid.uuid4().hex[:8]}.")
+        await topics_on(kafka, replication=3)
+
+        async def breaking(made: Drill) -> None:
+            await made.until_sent(0.2)
+            await asyncio.to_thread(brokers[0].kill)
+            await made.recovered("one of three brokers lost", timeout_s=180)
+
+        await drill("three-brokers", kafka, database_url, breaking, seconds=50, settle_s=240)
 
 
 async def test_a_broker_whose_disk_is_full(tmp_path: Path, database_url: str) -> None:
