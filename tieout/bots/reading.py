@@ -236,39 +236,37 @@ class Reader:
         try:
             for lines in tail.batches():
                 self._inputs.lines += len(lines)
-                here = tail.position.here
                 for offset, raw in lines:
-                    if not raw.strip():
-                        continue
-                    try:
-                        event = self._line(raw, bot, tail.position, offset)
-                    except Unreadable as error:
-                        self._complain(bot or EVERYBODY, path, offset, str(error))
-                        continue
-                    if event is not None and event.type == ORDER_FILLED:
-                        whose = str(event.account)
-                        here[whose] = here.get(whose, 0) + 1
-                    elif event is not None:
-                        self._inputs.of(str(event.account)).snapshots.append(event)
+                    if raw.strip():
+                        self._take(raw, bot, tail, offset)
         except OSError as error:
             self._complain(bot or EVERYBODY, path, None, f"cannot be read: {error.strerror or error}")
-        self._after_events(tail, bot)
-
-    def _after_events(self, tail: Tail, bot: str | None) -> None:
         last = tail.incomplete
         provisional, is_whole = dict[str, int](), True
         if last is not None and last.raw.strip():
             try:
-                event = self._line(last.raw, bot, tail.position, last.offset)
+                self._put(self._line(last.raw, bot, tail.position, last.offset), provisional)
             except Unreadable:
                 is_whole = False
-            else:
-                if event is not None and event.type == ORDER_FILLED:
-                    provisional = {str(event.account): 1}
-                elif event is not None:
-                    self._inputs.of(str(event.account)).snapshots.append(event)
         self._after(tail, bot, provisional, is_whole=is_whole)
-        self._memory.events[str(tail.path)] = tail.position
+        self._memory.events[str(path)] = tail.position
+
+    def _take(self, raw: bytes, bot: str | None, tail: Tail, offset: int) -> None:
+        """Count what a whole line says, or complain about it."""
+        try:
+            self._put(self._line(raw, bot, tail.position, offset), tail.position.here)
+        except Unreadable as error:
+            self._complain(bot or EVERYBODY, tail.path, offset, str(error))
+
+    def _put(self, event: PostedEvent | None, filled: dict[str, int]) -> None:
+        """Count a fill among `filled`, keep a snapshot, leave everything else."""
+        if event is None:
+            return
+        whose = str(event.account)
+        if event.type == ORDER_FILLED:
+            filled[whose] = filled.get(whose, 0) + 1
+        else:
+            self._inputs.of(whose).snapshots.append(event)
 
     def _line(self, raw: bytes, bot: str | None, position: Position, offset: int) -> PostedEvent | None:
         return line_event(
