@@ -16,6 +16,8 @@ RULES_EXAMPLE = """Examples:
 
     tieout bots rules --org acme
 """
+RETRY_S = 2.0
+"""How long one request is tried again before the feed says that it waits."""
 OrgOption = Annotated[
     str | None,
     typer.Option(help="Put the rules that the thresholds make in force for this org, over Kafka.", show_default=False),
@@ -36,6 +38,7 @@ def feed(
     killed goes on where it was. With --org the thresholds file is followed too: when it changes, so do the rules. While
     ingest is away the feed waits; exit code 2: something has to be mended, such as the key; 3 (with --once): away.
     """
+    from dataclasses import replace
     from datetime import timedelta
 
     from shared.kafka.settings import KafkaSettings
@@ -46,7 +49,13 @@ def feed(
     from tieout.bots.service import read_settings
     from tieout.ingest_api import from_environment, tell_of_retries
 
-    tell_of_retries(lambda line: print(line, flush=True))
+    ingest = from_environment()
+    if once:
+        tell_of_retries(lambda line: print(line, flush=True))
+    else:
+        # The feed waits itself, so that it can be stopped while it does, and says so once.
+        tell_of_retries(lambda _: None)
+        ingest = replace(ingest, retry_timeout_s=RETRY_S)
     settings = read_settings()
     follower = (
         None
@@ -55,7 +64,7 @@ def feed(
     )
     running = Feed(
         settings.places,
-        from_environment(),
+        ingest,
         ThresholdsFile(),
         follower,
         lambda line: print(line, flush=True),
