@@ -35,6 +35,7 @@ COMMANDS = (
     "alerts",
     "mcp",
     "bench",
+    "drill",
 )
 """Modules of this folder, in the order `--help` lists them."""
 

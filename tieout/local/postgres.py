@@ -27,6 +27,7 @@ SUPERUSER = "postgres"
 START_TIMEOUT_S = 60.0
 # A clean stop writes a checkpoint; then the server is killed.
 STOP_TIMEOUT_S = 30.0
+TOOL_TIMEOUT_S = 600.0
 # After kill -9 `start` fails until the old back ends are gone: how often to try again.
 RESTART_PAUSE_S = 0.25
 # Preferred first: the account that a distribution's own PostgreSQL runs as.
@@ -181,6 +182,20 @@ class LocalPostgres:
         if self.is_running():
             self.stop()
         self.start()
+
+    def dump(self, file: Path, database: str = SUPERUSER) -> None:
+        """Write a backup of `database` as `pg_dump --format=custom` makes it."""
+        self._tool("pg_dump", "--format=custom", f"--dbname={self.dsn(database)}", f"--file={file}")
+
+    def restore(self, file: Path, database: str = SUPERUSER) -> None:
+        """Read such a backup into an empty `database`; the roles it names have to exist."""
+        self._tool("pg_restore", "--exit-on-error", f"--dbname={self.dsn(database)}", str(file))
+
+    def _tool(self, name: str, *given: str) -> None:
+        command = [str(_programs(self._account) / name), *given]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False)
+        if run.returncode != 0:
+            raise LocalUnavailable(f"{name} failed: {run.stderr.strip()}")
 
     def close(self) -> None:
         """Stop for good; a temporary folder is deleted."""

@@ -1,0 +1,1 @@
+"""Drills: what people do before they need it."""
