@@ -14,5 +14,6 @@ def test_the_example_prints_what_is_expected(desk: Desk) -> None:
     said = "".join(f"{line}\n" for line in table(desk.cycle().report))
     assert said == (EXAMPLE / "expected.txt").read_text(encoding="utf-8")
     assert said in "\n".join(
-        line.removeprefix("    ") for line in (EXAMPLE.parents[1] / "docs/bots.md").read_text(encoding="utf-8").split("\n")
+        line.removeprefix("    ")
+        for line in (EXAMPLE.parents[1] / "docs/bots.md").read_text(encoding="utf-8").split("\n")
     )
