@@ -1,23 +1,30 @@
-"""Alert rules and dashboard against Prometheus itself: promtool, and a server that scrapes this process's metrics."""
+"""Alert rules and dashboard against Prometheus itself: promtool, and a server that scrapes real runs of this process."""
 
 import asyncio
 import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client import start_http_server
+from sqlalchemy import update
 
-from services.alerts.domain.checks import CheckFigures
-from services.alerts.handlers.scheduler import declare_counters
-from services.alerts.use_cases.runs import count_checks
+from services.alerts.adapters.database import EVERY_ORG
+from services.alerts.adapters.tables import items
+from services.alerts.handlers.scheduler import declare_counters, show_gauges
+from shared.contracts.item import ItemDiscrepancy
 from shared.telemetry.catalogue import METRICS
-from shared.telemetry.metrics import counter, gauge, histogram
+from shared.telemetry.health import Health
+from tests.integration.alerts.runs_desk import Desk, open_desk
+from tests.integration.alerts.stored_month import Month, discrepancy, item
 from tieout.local.places import free_ports
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -64,20 +71,45 @@ def test_rules_and_dashboard_name_only_metrics_of_the_catalogue() -> None:
     assert set(re.findall(r"\breconciliation_[a-z_]+(?=[{\[)])", written)) <= declared
 
 
-def happen() -> None:
-    """Runs as a bad hour has them: a tenth and more of the checks fails, a run fails, something critical is open."""
-    checks = [
-        CheckFigures(
-            check_type="deposits", rules=["stack.deposits"], outcome="passed" if n else "failed", passed=bool(n), readings=0,
-            failed=0, errors=0, items=1, discrepant=0, discrepancy={}, error=None,
-        )
-        for n in range(4)
-    ]  # fmt: skip
-    count_checks(checks)
-    counter("reconciliation_runs_total").labels("failed").inc()
-    histogram("reconciliation_run_duration_seconds").observe(0.2)
-    gauge("reconciliation_exceptions_unresolved").labels("critical").set(1)
-    gauge("reconciliation_discrepancy_amount").labels("deposits").set(12.5)
+FIRST_DAY = date(2026, 1, 1)
+
+
+class BadHour:
+    """Runs on a real PostgreSQL as a bad hour has them, a day of stored money each: on every day a check fails, on every
+    third what is stored cannot be read, and something critical is open all the time."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._day = 0
+
+    async def in_force(self) -> Mapping[tuple[str, str], Mapping[str, str]]:
+        return {("acme", "stack"): {"stack.deposits": "match", "stack.withdrawals": "match"}}
+
+    async def begin(self) -> None:
+        """The clock is the machine's: a gauge shows only what was run in the last days."""
+        desk = self._desk
+        desk.now = self._now = datetime.now(UTC)
+        await desk.key("owner")
+        object.__setattr__(desk.runs, "rules", self)
+        of = item(1, at=self._now - timedelta(hours=2), internal=[1000], provider=[900], status="discrepant")
+        raised = discrepancy(of, "AmountMismatch", -100, severity="critical")
+        raised = msgspec.structs.replace(raised, pack="stack", rule="stack.deposits")
+        await desk.store(Month(discrepancies=[raised]), self._now + timedelta(seconds=10))
+
+    async def go_on(self) -> None:
+        desk, day = self._desk, FIRST_DAY + timedelta(days=self._day)
+        self._day += 1
+        noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+        of = item(100 + self._day, at=noon, internal=[1000], provider=[900], status="discrepant")
+        found = ItemDiscrepancy(id=of.id, type="AmountMismatch", side="provider", difference="-1.00", currency="EUR")
+        of = msgspec.structs.replace(of, pack="stack", rule="stack.deposits", discrepancies=[found])
+        await desk.store(Month(items=[of]), self._now + timedelta(seconds=10 + self._day))
+        if self._day % 3 == 0:
+            async with desk.database.transaction(EVERY_ORG) as connection:
+                broken = update(items).where(items.c.id == of.id).values(sides={"internal": {"totals": "none"}})
+                await connection.execute(broken)
+        run, made = await desk.runs.trigger("acme", day.isoformat(), "test", "stack")
+        assert (made, run.status) == (True, "failed" if self._day % 3 == 0 else "completed")
 
 
 @pytest.fixture
@@ -118,17 +150,25 @@ def _numbers(answer: Any) -> list[float]:
     return [value for value in values if value == value]
 
 
-async def test_a_real_prometheus_fires_the_three_alerts_and_every_panel_has_data(prometheus: str) -> None:
+@pytest.mark.postgres
+async def test_a_real_prometheus_scrapes_real_runs_fires_the_three_alerts_and_every_panel_has_data(
+    prometheus: str, database_url: str
+) -> None:
     firing: set[str] = set()
     empty = [expr.replace("$__range", "1h").replace("$instance", ".*") for expr in expressions()]
-    async with httpx.AsyncClient(base_url=prometheus) as client, asyncio.timeout(WAIT_S):
-        while not _numbers(await ask(client, "/api/v1/query", query="reconciliation_checks_total")):  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.2)
-        assert (await ask(client, "/api/v1/alerts"))["alerts"] == []
-        while firing != ALERTS or empty:
-            happen()
-            await asyncio.sleep(0.5)
-            alerts = (await ask(client, "/api/v1/alerts"))["alerts"]
-            firing = {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
-            empty = [expr for expr in empty if not _numbers(await ask(client, "/api/v1/query", query=expr))]
+    async with open_desk(database_url) as desk, httpx.AsyncClient(base_url=prometheus) as client:
+        hour = BadHour(desk)
+        async with AsyncExitStack() as closing, asyncio.timeout(WAIT_S):
+            while not _numbers(await ask(client, "/api/v1/query", query="reconciliation_checks_total")):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.2)
+            assert (await ask(client, "/api/v1/alerts"))["alerts"] == []
+            await hour.begin()
+            gauges = asyncio.create_task(show_gauges(desk.runs.store, Health(["database"])))
+            closing.callback(gauges.cancel)
+            while firing != ALERTS or empty:
+                await hour.go_on()
+                await asyncio.sleep(0.5)
+                alerts = (await ask(client, "/api/v1/alerts"))["alerts"]
+                firing = {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
+                empty = [expr for expr in empty if not _numbers(await ask(client, "/api/v1/query", query=expr))]
     assert (firing, empty) == (ALERTS, [])
