@@ -5,6 +5,9 @@ Method: ccxt itself, against a local server that checks signature, passphrase an
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -13,12 +16,15 @@ from typing import Any
 
 import pytest
 import stamina
+from typer.testing import CliRunner
 
 from shared.errors import UsageError
 from tests.support.bitget import Bitget, BitgetAccount, asset, bitget_server
 from tieout.bots.exchange.account_map import Account, read_account_map
 from tieout.bots.exchange.settings import ExchangeSettings
 from tieout.bots.exchange.snapshot import Probed, Snapshot, look, write_snapshot
+from tieout.cli import build
+from tieout.cli.bots_exchange import _once
 
 KEY, SECRET, PASSPHRASE = "bg_1f0c7e2d", "s3cr3t-of-bot1", "phrase-of-bot1"
 
@@ -287,3 +293,70 @@ def test_snapshot_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="cannot write"):
         write_snapshot(tmp_path / "latest.json", Snapshot("", "", "off", "", {}))
     assert [file.name for file in tmp_path.iterdir()] == ["latest.json"]
+
+
+# ---- the command
+
+
+def command(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("EXCHANGE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tieout", "bots", "exchange-snapshot", *words],
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(Path(__file__).parents[4])} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_loop_writes_again_and_again_until_it_is_asked_to_stop(tmp_path: Path) -> None:
+    """A map that breaks meanwhile is told and leaves the last snapshot; SIGTERM ends it at once, in order."""
+    (tmp_path / "config").mkdir()
+    account_map = tmp_path / "config/exchange_account_map.json"
+    account_map.write_text('{"bot2": "disabled"}')
+    running = command(tmp_path, "--interval", "1")
+    assert running.stdout is not None
+    assert running.stdout.readline() == "bot2: disabled: the account map says that the account is not asked\n"
+    written = (tmp_path / "reports/exchange_snapshots/latest.json").read_bytes()
+    account_map.write_text("{")
+    while not (line := running.stdout.readline()).startswith("error: config/exchange_account_map.json: is no JSON"):
+        assert line.startswith("bot2: disabled")
+        written = (tmp_path / "reports/exchange_snapshots/latest.json").read_bytes()
+    assert line.endswith("reports/exchange_snapshots/latest.json stays as it was\n")
+    running.terminate()
+    assert running.wait(20) == 0
+    assert (tmp_path / "reports/exchange_snapshots/latest.json").read_bytes() == written
+    assert [one.name for one in (tmp_path / "reports/exchange_snapshots").iterdir()] == ["latest.json"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("EXCHANGE_SNAPSHOT_MODE", "proxy_local", "should be 'off' or 'bitget_ccxt_private' (given: 'proxy_local')"),
+        ("EXCHANGE_SNAPSHOT_BASE_URL", "http://exchange.example", "must be https, because keys are sent to it"),
+        ("EXCHANGE_SNAPSHOT_ASSETS", "BTC", "String should match pattern"),
+    ],
+)
+def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str) -> None:
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(build(), ["bots", "exchange-snapshot", "--once"])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception).startswith(f"{variable}: {told}")
+
+
+async def test_exit_code_tells_what_has_to_be_mended(
+    bitget: Bitget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """0: nothing; 2: an account; 3: the exchange is away."""
+    account_map = tmp_path / "map.json"
+    given = {"account_map_path": account_map, "snapshot_out_path": tmp_path / "latest.json"}
+    codes = []
+    for text, url in (
+        ('{"bot1": "BOT1", "bot2": "disabled"}', bitget.url),
+        ('{"bot1": "BOT1", "bot2": "NOBODY"}', bitget.url),
+        ('{"bot1": "BOT1"}', "http://127.0.0.1:9"),
+    ):
+        account_map.write_text(text)
+        codes.append(await _once(settings(bitget, snapshot_base_url=url, **given)))
+    assert codes == [0, 2, 3]

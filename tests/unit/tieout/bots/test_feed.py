@@ -35,6 +35,7 @@ class Ingest:
     refuse: Callable[[dict[str, Any]], bool] = lambda _: False
     busy: int = 0
     """How many of the next requests are answered 503."""
+    unauthorised: bool = False
 
     def of(self, *types: str) -> list[tuple[str, str]]:
         """Account and what the event says, in order."""
@@ -48,6 +49,9 @@ def ingest() -> Iterator[Ingest]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             rows = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+            if state.unauthorised:
+                self._say(401, {"detail": "The API key is unknown or revoked."})
+                return
             if state.busy:
                 state.busy -= 1
                 self._say(503, {"detail": "no broker"})
@@ -195,6 +199,38 @@ def test_feed_goes_on_when_ingest_is_back(places: Places, ingest: Ingest) -> Non
     waiting = [line for line in told if line.startswith("waiting: ingest at")]
     assert len(waiting) == 1
     assert "goes on" in told
+
+
+def test_key_that_ingest_refuses_ends_the_feed(places: Places, ingest: Ingest) -> None:
+    """Waiting does not mend it, and nothing counts as posted."""
+    write_snapshot()
+    ingest.unauthorised = True
+    with pytest.raises(UsageError, match="answers 401"):
+        feed(places, ingest).forever(0.05)
+    assert not (places.reports / POSITION_FILE).exists()
+
+
+def test_broken_thresholds_leave_the_last_good_ones(places: Places, ingest: Ingest) -> None:
+    """It is told once, and once that they are fine again."""
+    path = Path("config/reconciliation_thresholds.json")
+    path.parent.mkdir()
+    path.write_text("{}")
+    told: list[str] = []
+    running = feed(places, ingest, told)
+    reader = BotsReader(places, read_position(Path("none")), tuple, told.append)
+    for text in (
+        '{"bots": {"bot1": {"inventory_wran": 1}}}',
+        '{"bots": {"bot1": {"inventory_wran": 1}}} ',
+        '{"bots": {}}',
+    ):
+        path.write_text(text)
+        running._look(reader)
+        running._look(reader)
+    assert [line.splitlines()[-1] for line in told] == [
+        "the thresholds before stay in force",
+        "the thresholds are fine again",
+    ]
+    assert "config/reconciliation_thresholds.json: bots.bot1.inventory_wran" in told[0]
 
 
 def test_row_that_ingest_refuses_is_told_and_becomes_a_finding(places: Places, ingest: Ingest) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from shared.contracts.event import PostedEvent
-from shared.errors import UsageError
+from shared.errors import DependencyAway, UsageError
 from shared.packs.bots.findings import Finding
 from shared.packs.bots.thresholds import BotThresholds, Thresholds
 from tieout.bots.feed.figures import FIGURES_FILE, keep_figures, read_figures
@@ -21,6 +22,7 @@ from tieout.bots.view.live import standing_of_alerts
 from tieout.bots.view.reports import history_of_reports, standing_of_reports
 from tieout.bots.view.standing import Figures, Standing, bots_of
 from tieout.cli import build
+from tieout.cli.bots_status import _tell_changes
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -300,6 +302,35 @@ def test_status_prints_plain_lines_and_can_fail(folder: Path) -> None:
     assert run("status", "--fail-on", "warning")[0] == 1
     assert run("status", "--fail-on", "critical")[0] == 0
     assert run("status", "--fail-on", "bad") == (2, "--fail-on: must be warning or critical (got 'bad')")
+
+
+def test_watching_without_a_terminal_prints_what_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each state once, however often it is looked at; alerts that are away are told and do not end it."""
+    stop, now = threading.Event(), datetime.now(UTC)
+    bad = Standing("here", now, bots_of(["bot1"], [finding()], {}), [finding()])
+    good = Standing("here", now, bots_of(["bot1"], [], {}), [])
+    states: list[Any] = [good, good, DependencyAway("alerts is away"), bad, bad, good]
+
+    def read() -> Standing:
+        state = states.pop(0)
+        if not states:
+            stop.set()
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    _tell_changes(read, 0.01, stop)
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.endswith("here, now")]
+    assert lines == [
+        "ok: 1 bots, 0 findings",
+        "bot1\tok\tno figures",
+        "error: alerts is away",
+        "warning: 1 bots, 1 findings",
+        "bot1\twarning\tno figures inventory=warning",
+        "warning\tbot1\tinventory_drift_warning\tdrifts",
+        "ok: 1 bots, 0 findings",
+        "bot1\tok\tno figures",
+    ]
 
 
 def test_drift_writes_a_picture_or_says_why_not(folder: Path) -> None:
