@@ -16,10 +16,12 @@ import pytest
 from sqlalchemy import insert, select, text, update
 
 from services.alerts.adapters.database import EVERY_ORG
+from services.alerts.adapters.report_rows import PostgresReportRows
 from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.tables import checks, items, runs
 from services.alerts.domain.names import name_id
 from services.alerts.domain.period import day_period
+from services.alerts.use_cases.run_reports import RunReports
 from services.alerts.use_cases.runs import UNFINISHED_MAX
 from shared.contracts.item import ItemDiscrepancy
 from shared.kafka.errors import KafkaAway
@@ -132,6 +134,19 @@ async def _reports_are_the_items(desk: Desk, month: Month, found: list[Any]) -> 
         [check] = run.summary["checks"]
         assert (check["check_type"], check["passed"], check["discrepant"]) == ("deposits", short == 0, short)
         assert check["discrepancy"] == ({"EUR": f"{Decimal(7 * short) / 100:.2f}"} if short else {})
+        await _items_are_the_reports(desk, str(run.id), figures)
+
+
+async def _items_are_the_reports(desk: Desk, run_id: str, figures: dict[str, Any]) -> None:
+    """What a person takes away as CSV is what the run counted, to the cent."""
+    run = await desk.runs.store.run("acme", run_id)
+    assert run is not None
+    async with RunReports(desk.runs.store, PostgresReportRows(desk.database)).item_rows(run) as found:
+        names, *rows = [row async for row in found]
+    taken = [dict(zip(names, row, strict=True)) for row in rows]
+    assert len(taken) == figures["items"]["total"]
+    for side, column in (("internal", "expected_amount"), ("provider", "actual_amount")):
+        assert sum(Decimal(row[column]) for row in taken) == Decimal(figures["totals"][side]["EUR"]["amount"])
 
 
 async def test_two_schedulers_at_once_make_every_run_once_and_only_one_of_them_runs(desk: Desk) -> None:
