@@ -28,7 +28,7 @@ from tieout.bots.view.live import standing_of_alerts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.partitions(state=2, inbox=1)]
 STATE = {"equity_quote": 1000.5, "base_pct": 0.5, "target_base_pct": 0.5, "fees_paid": 10, "turnover": 1000}
-FOUND_WITHIN_S = 45
+FOUND_WITHIN_S = 90
 """Readings wait for late events and half-written lines for some seconds; the rest is what a loaded machine takes."""
 Found = tuple[Any, ...]
 
