@@ -45,7 +45,7 @@ def markdown_of(report: Report) -> str:
         blocks += [_by_rule(spoken), _totals(spoken)]
     for name, figures in spoken.items():
         blocks += _rule_blocks(name, figures, report.period.zone)
-    blocks += [_not_reconciled(report), _about(report)]
+    blocks += [_corrections(report), _not_reconciled(report), _about(report)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -65,6 +65,25 @@ def _checks(report: Report) -> str:
         for one in report.checks
     ]
     return "## Checks\n\n" + _table(["Check", "", "Judged", "Failed", "Discrepancy", "Why"], rows, numbers=[2, 3, 4])
+
+
+def _corrections(report: Report) -> str:
+    """What was tried automatically in the period, and how often it helped."""
+    if not report.corrections:
+        return ""
+    rows = [
+        [
+            _text(one.action),
+            count_text(one.finished),
+            count_text(one.succeeded),
+            count_text(one.failed),
+            f"{one.success_percent} %" if one.success_percent else "",
+            ", ".join(f"{outcome} {many}" for outcome, many in one.outcomes.items()),
+        ]
+        for one in report.corrections
+    ]
+    header = ["Action", "Tried", "Helped", "Did not", "Success", "Outcomes"]
+    return "## Automatic corrections\n\n" + _table(header, rows, numbers=[1, 2, 3, 4])
 
 
 def _verdict(report: Report) -> str:
