@@ -161,6 +161,8 @@ async def open_desk(database: Database) -> AsyncIterator[Desk]:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         serving = asyncio.create_task(_served(tools, server, listener))
+        while not server.started:  # noqa: ASYNC110 - it has no event to wait for
+            await asyncio.sleep(0.01)
         yield Desk(f"http://127.0.0.1:{listener.getsockname()[1]}", keys, cases.budgets, database)
         server.should_exit = True
         await serving

@@ -159,7 +159,9 @@ async def check_errors(client: Client) -> None:
         ("explain_dead_letter", {"dead_letter_id": "nope"}, "list_dead_letters gives their ids"),
         ("get_run", {"run_id": "nope"}, "list_runs gives their ids"),
         ("trigger_run", {"pack": "none", "reason": "x"}, "has no rules in force"),
-        ("trigger_run", {}, "reason"),
+        ("trigger_run", {}, "reason: Field required"),
+        ("update_budget", {"remaining_budget": 1, "total": 2}, "total: update_budget has no such argument; it takes"),
+        ("update_budget", {"remaining_budget": 1, "budget": "a\x00b"}, "budget: holds a NUL character"),
     ):
         assert said in refusal(await client.call_tool(name, arguments)), name
 

@@ -28,9 +28,12 @@ from shared.money import is_currency
 Tracker = Annotated[Caller, Depends(requires("owner", "manager", "ingest"))]
 """Who may add usage and readings: people, and the keys of producers."""
 BudgetName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
-Reason = Annotated[str, Field(min_length=1, max_length=REASON_LENGTH_MAX)]
-Key = Annotated[str, Field(min_length=1, max_length=255)]
-NameQuery = Annotated[str | None, Query(alias="budget", max_length=64, description="Left out: the first budget.")]
+NO_NUL = r"^[^\x00]*$"
+Reason = Annotated[str, Field(min_length=1, max_length=REASON_LENGTH_MAX, pattern=NO_NUL)]
+Key = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
+NameQuery = Annotated[
+    str | None, Query(alias="budget", max_length=64, pattern=NO_NUL, description="Left out: the first budget.")
+]
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -225,7 +228,9 @@ def _reading(routes: APIRouter, budgets: Budgets, now: Callable[[], datetime]) -
     async def history(
         caller: Reader,
         wish: Paging,
-        budget: Annotated[str | None, Query(max_length=64, description="Left out: of all budgets.")] = None,
+        budget: Annotated[
+            str | None, Query(max_length=64, pattern=NO_NUL, description="Left out: of all budgets.")
+        ] = None,
         days: Annotated[int | None, Query(ge=1, le=DAYS_MAX, description="Left out: all there are.")] = None,
     ) -> Response:
         """List what was recorded, with who asked for it and why, the newest first."""
@@ -244,7 +249,9 @@ def _reading(routes: APIRouter, budgets: Budgets, now: Callable[[], datetime]) -
     async def reconciliation_status(
         caller: Reader,
         days: Annotated[int, Query(ge=1, le=DAYS_MAX)] = 7,
-        budget: Annotated[str | None, Query(max_length=64, description="Left out: over all budgets.")] = None,
+        budget: Annotated[
+            str | None, Query(max_length=64, pattern=NO_NUL, description="Left out: over all budgets.")
+        ] = None,
     ) -> Response:
         """Say how well the tracking does, and what to do."""
         try:
@@ -275,7 +282,9 @@ def _overview(routes: APIRouter, budgets: Budgets) -> None:
         return _json(await budgets.unified(caller.org))
 
     @routes.get("/odometer", responses=errors)
-    async def odometer(caller: Reader, provider: Annotated[str, Query(max_length=64)] = "groq") -> Response:
+    async def odometer(
+        caller: Reader, provider: Annotated[str, Query(max_length=64, pattern=NO_NUL)] = "groq"
+    ) -> Response:
         """Show an odometer: this month, the months before, days until its reset."""
         try:
             return _json(await budgets.odometer(caller.org, provider))

@@ -10,7 +10,17 @@ from pydantic import Field
 from services.alerts.domain.budget import CONSOLE_SYNC, REASON_LENGTH_MAX, BudgetRefused, BudgetUnknown, Wish
 from services.alerts.handlers.exact import Exact
 from services.alerts.handlers.http.auth import Caller
-from services.alerts.handlers.mcp.answers import READS, WRITES, Ctx, asked, caller_in, result, told, writer_in
+from services.alerts.handlers.mcp.answers import (
+    READS,
+    WRITES,
+    Ctx,
+    PlainText,
+    asked,
+    caller_in,
+    result,
+    told,
+    writer_in,
+)
 from services.alerts.use_cases.budgets import Asker, Budgets
 from shared.errors import DependencyAway
 
@@ -18,16 +28,16 @@ RECONCILED_BY = "mcp-workflow"
 """Stands in `reconciled_by` of rows that came over MCP; the key that asked is in the history's `actor`."""
 
 BudgetName = Annotated[
-    str | None, Field(description="Name of the budget; the organisation's first where left out.", max_length=64)
+    PlainText | None, Field(description="Name of the budget; the organisation's first where left out.", max_length=64)
 ]
-AnyBudget = Annotated[str | None, Field(description="One budget only; all where left out.", max_length=64)]
+AnyBudget = Annotated[PlainText | None, Field(description="One budget only; all where left out.", max_length=64)]
 Days = Annotated[int, Field(description="How many days back, 1 to 3660.")]
 Key = Annotated[
-    str | None,
+    PlainText | None,
     Field(description="The same key with the same call is recorded once; send one when you may retry.", max_length=255),
 ]
 Reason = Annotated[
-    str, Field(description="Why; people read it in the history.", min_length=1, max_length=REASON_LENGTH_MAX)
+    PlainText, Field(description="Why; people read it in the history.", min_length=1, max_length=REASON_LENGTH_MAX)
 ]
 
 
@@ -63,6 +73,8 @@ def add_reads(server: MCPServer[Any], budgets: Budgets) -> None:
     @server.resource("tieout://budgets/{budget}/picture", mime_type="image/svg+xml")
     async def budget_picture(budget: str, ctx: Ctx) -> str:
         """Tracked usage and plugs adding up to what was spent, over time, as SVG."""
+        if "\x00" in budget:
+            raise ResourceError("the name of a budget holds no NUL character")
         try:
             return await budgets.picture(caller_in(ctx).org, budget)
         except (BudgetRefused, BudgetUnknown, DependencyAway) as error:

@@ -58,6 +58,10 @@ def add_reads(server: MCPServer[Any], runs: RequestedRuns) -> None:
         markdown = None if report is None else report.markdown
         return result({"run": _shown(run), "requests": asked_by, "report_markdown": markdown})
 
+    _add_reports(server, runs)
+
+
+def _add_reports(server: MCPServer[Any], runs: RequestedRuns) -> None:
     @server.resource("tieout://runs/{run_id}/report", mime_type="text/markdown")
     async def run_report(run_id: str, ctx: Ctx) -> str:
         """The report of a run, to be read by people."""
@@ -72,6 +76,8 @@ def add_reads(server: MCPServer[Any], runs: RequestedRuns) -> None:
     async def latest_report(pack: str, ctx: Ctx) -> str:
         """The report of a pack's newest run that has one, such as of billing."""
         org = caller_in(ctx).org
+        if "\x00" in pack:
+            raise ResourceError("the name of a pack holds no NUL character")
         try:
             for run in await runs.list(org, pack[:64], _LOOKED_AT_MAX, None):
                 stored = await runs.report(org, run.id)

@@ -1,14 +1,17 @@
 """The two servers, with and without what writes, and the guard in front of them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import CallToolResult, InputRequiredResult
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -105,11 +108,43 @@ class _Guarded:
         return caller
 
 
+class _Server(MCPServer[Any]):
+    """Tells what is wrong with arguments as the HTTP API does, and refuses those that there are not."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        tool = self._tool_manager.get_tool(name)
+        if tool is not None:
+            _refuse_unknown(name, arguments, tool.parameters["properties"])
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(_wrong(error.__cause__)) from None
+            raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from error.__cause__
+
+
+def _refuse_unknown(name: str, arguments: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    unknown = [one for one in arguments if one not in known]
+    if unknown:
+        # A slip in the name of an optional argument would otherwise change what is written.
+        raise ToolError(f"{unknown[0][:64]}: {name} has no such argument; it takes {', '.join(known) or 'none'}")
+
+
+def _wrong(error: ValidationError) -> str:
+    """Every argument that is wrong with why, without the library's own decoration."""
+    told: dict[str, str] = {}
+    for found in error.errors(include_url=False, include_input=False):
+        told.setdefault(str(found["loc"][0]), str(found["msg"]).removeprefix("Value error, "))
+    return "; ".join(f"{argument}: {why}" for argument, why in told.items())
+
+
 def make_server(cases: UseCases, *, read_only: bool) -> MCPServer[Any]:
     """Return a server with its tools, resources and prompts; nothing is called yet."""
-    server: MCPServer[Any] = MCPServer(
-        "tieout", version=version("tieout"), instructions=INSTRUCTIONS, log_level="WARNING"
-    )
+    server = _Server("tieout", version=version("tieout"), instructions=INSTRUCTIONS, log_level="WARNING")
     budget_tools.add_reads(server, cases.budgets)
     discrepancy_tools.add_reads(server, cases.triage, Stories(cases.triage.store))
     run_tools.add_reads(server, cases.runs)
