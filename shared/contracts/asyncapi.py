@@ -56,7 +56,7 @@ WRITERS: Mapping[str, tuple[str, ...]] = {
 READERS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("inbox", "rules", "directory"),
     "matcher": ("legs", "matcher-state"),
-    "alerts": ("discrepancies", "matches", "checks", "not-reconciled", "dead-letters"),
+    "alerts": ("events", "discrepancies", "matches", "checks", "not-reconciled", "dead-letters"),
 }
 
 
