@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,7 +126,7 @@ class Broker:
         self._producers = itertools.count(1)
         self._members = itertools.count(1)
         self._begun = itertools.count(1)
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
 
     def create(self, topic: str, partitions: int) -> None:
         self.counts[topic] = partitions
@@ -249,7 +249,7 @@ class Broker:
         log.epochs[found.producer] = max(found.epoch, log.epochs.get(found.producer, -1))
         log.append(Stored(place.topic, place.partition, log.end, None, None, (), self.now_ms(), status=MARKER))
         found.waiting.discard(place)
-        self._tell()
+        self._tell(place.topic)
         self._complete(found)
 
     def _complete(self, found: Transaction) -> None:
@@ -303,7 +303,7 @@ class Broker:
         log.epochs[producer] = epoch
         offsets[sequence] = first
         log.sequences[producer] = epoch, sequence + len(records), offsets
-        self._tell()
+        self._tell(place.topic)
         return first
 
     def offsets(self, committed: bool, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -343,15 +343,15 @@ class Broker:
         log = self.logs[place]
         log.begin = max(log.begin, min(offset, log.stable))
 
-    def news(self) -> "asyncio.Future[None]":
-        """Done when something was appended."""
+    def news(self, topics: Iterable[str]) -> "asyncio.Future[None]":
+        """Done when something was appended to one of `topics`."""
         future = self.loop.create_future()
-        self._waiting.append(future)
+        for topic in topics:
+            self._waiting[topic].append(future)
         return future
 
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
+    def _tell(self, topic: str) -> None:
+        for future in self._waiting.pop(topic, ()):
             if not future.done():
                 future.set_result(None)
 

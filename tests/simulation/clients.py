@@ -390,6 +390,8 @@ class Consumer:
                 return
 
     async def commit(self, offsets: dict[TopicPartition, Any]) -> None:
+        if not offsets:
+            raise ValueError(offsets)
         missing = [place for place in offsets if place not in self._positions]
         if missing:
             raise IllegalStateError(f"{missing} are not assigned")
@@ -454,7 +456,7 @@ class Consumer:
             if found or loop.time() >= until:
                 return found
             # What came between the answer and here is found at the next look, at the latest when the time is over.
-            self._waiter = self._broker.news()
+            self._waiter = self._broker.news({place.topic for place in places or self._positions})
             timer = loop.call_at(until, self._look_again)
             try:
                 await self._waiter

@@ -9,6 +9,7 @@ keep their order, as asyncio promises.
 import asyncio
 import contextvars
 import heapq
+import itertools
 import random
 from collections import deque
 from collections.abc import Coroutine
@@ -61,6 +62,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.processes: list[Process] = []
         self.outside = self.add(Process("outside"))
         self.failures: list[str] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._order = itertools.count()
         self._waiting: list[Process] = []
         """Those with steps to take."""
         self._chance = chance
@@ -81,6 +84,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.now_s
 
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As its parent, with a heap of plain tuples: handles that compare themselves cost a sixth of a run."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
     def monotonic(self) -> float:
         """What stands in for `time.monotonic`."""
         return PROCESS.get(self.outside).clock(self.now_s)
@@ -99,17 +110,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 if self.steps > STEPS_MAX:
                     raise Spinning(f"{STEPS_MAX} steps, and the simulated time is {self.now_s:.3f} s")
                 handle._run()
-            elif self._scheduled:
-                self.now_s = max(self.now_s, self._scheduled[0]._when)
+            elif self._timers:
+                self.now_s = max(self.now_s, self._timers[0][0])
             else:
                 raise Spinning("nothing will ever happen again")
 
     def _sort_in(self) -> None:
-        scheduled, ready, now_s = self._scheduled, self._ready, self.now_s
-        while scheduled and scheduled[0]._when <= now_s:
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False
-            ready.append(timer)
+        timers, ready, now_s = self._timers, self._ready, self.now_s
+        while timers and timers[0][0] <= now_s:
+            ready.append(heapq.heappop(timers)[2])
         while ready:
             handle = ready.popleft()
             if handle._cancelled:
@@ -148,7 +157,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for process in self.processes:
             process.kill()
         self._ready.clear()
-        self._scheduled.clear()
+        self._timers.clear()
         for process in self.processes:
             for task in process.tasks:
                 task._log_destroy_pending = False

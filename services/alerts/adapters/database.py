@@ -129,12 +129,15 @@ class Database:
         Raises:
             DatabaseAway: PostgreSQL cannot be reached; nothing was committed, unless it went away during the commit.
         """
+        driver: asyncpg.Connection | None = None
         try:
             async with self.engine.begin() as connection:
+                driver = _driver_of(connection)
                 await connection.execute(text("SELECT set_config('tieout.org', :org, true)"), {"org": org})
                 yield connection
         except Exception as error:
-            if is_away(error):
+            # A server that dies in the middle shows in many ways, "another operation is in progress" among them.
+            if is_away(error) or (driver is not None and driver.is_closed()):
                 raise DatabaseAway(f"PostgreSQL at {shown(self.url)} does not answer: {_reason(error)}") from error
             refusal = _refusal(error, self.url, self.role)
             if refusal is not None:
@@ -158,6 +161,11 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _driver_of(connection: AsyncConnection) -> asyncpg.Connection | None:
+    raw = connection.sync_connection
+    return None if raw is None else raw.connection.driver_connection
 
 
 def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:

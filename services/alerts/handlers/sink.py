@@ -338,6 +338,8 @@ class SinkLoop:
             return
         self._committed_at = time.monotonic()
         owned = {p: offset for p, offset in self._stored.items() if p in client.assignment()}
+        if not owned:
+            return  # all went to other sinks while this was stored: the client takes an empty list for a fault of ours
         try:
             await client.commit(owned)
         except KafkaError as error:

@@ -2,13 +2,21 @@
 
 import re
 
+import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseRefused, migrate, wait_for_database
+from services.alerts.adapters.database import (
+    EVERY_ORG,
+    Database,
+    DatabaseAway,
+    DatabaseRefused,
+    migrate,
+    wait_for_database,
+)
 from services.alerts.adapters.migrations import SchemaMismatch
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.adapters.tables import APPEND_ONLY_TABLES, ORG_TABLES, metadata
@@ -145,3 +153,18 @@ async def test_a_wrong_database_name_is_said_and_not_waited_for(database_url: st
     wrong = re.sub(r"/[^/?]+(\?|$)", r"/no_such_database\1", database_url)
     with pytest.raises(DatabaseRefused, match="refuses the login"):
         await wait_for_database(Database(wrong), 30)
+
+
+async def test_whatever_a_lost_connection_says_the_database_is_away(database: Database):
+    """A server that dies in the middle of a COPY leaves the driver in the belief that two things happen at once."""
+    with pytest.raises(DatabaseAway):  # noqa: PT012 - the connection breaks inside
+        async with database.transaction(EVERY_ORG) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            driver.terminate()
+            raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
+
+
+async def test_the_same_words_on_a_sound_connection_are_a_fault_of_ours(database: Database):
+    with pytest.raises(asyncpg.InterfaceError):
+        async with database.transaction(EVERY_ORG):
+            raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")

@@ -5,7 +5,6 @@ endpoint, and never wait for each other: a locked endpoint is skipped.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import CTE, Row, exists, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.adapters.database import EVERY_ORG, Database
+from services.alerts.adapters.database import EVERY_ORG, Database, is_away
 from services.alerts.adapters.tables import delivery_attempts, outbox, webhook_endpoints
 from services.alerts.domain.delivery import (
     Answer,
@@ -30,7 +29,6 @@ from services.alerts.domain.delivery import (
     failure,
     minute_of,
 )
-from shared.errors import DependencyAway
 
 CHANNEL: Final = "tieout_outbox"
 """NOTIFY channel: a trigger of the table outbox tells that messages were stored."""
@@ -188,8 +186,11 @@ class PostgresOutbox:
     async def listen(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever messages were stored, until cancelled. Needs one connection of its own."""
         while True:
-            with contextlib.suppress(DependencyAway, OSError):
+            try:
                 await self._listen_once(wake)
+            except Exception as error:
+                if not is_away(error):
+                    raise
             await asyncio.sleep(LISTEN_RETRY_S)
 
     async def _listen_once(self, wake: Callable[[], None]) -> None:
