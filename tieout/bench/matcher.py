@@ -29,7 +29,7 @@ class TooSlow(TieoutError):
 
 async def bench(events: int = DEFAULT_EVENTS, partitions: int = DEFAULT_PARTITIONS, kafka: str | None = None) -> Result:
     """Measure the limit, the matcher and the limit again over the same prepared legs."""
-    async with _broker(kafka) as settings:
+    async with broker(kafka) as settings:
         topics = Topics(settings.topic_prefix)
         await apply_topics(settings, partitions)
         await _copy_topics(settings, topics, partitions)
@@ -68,7 +68,8 @@ async def bench(events: int = DEFAULT_EVENTS, partitions: int = DEFAULT_PARTITIO
 
 
 @asynccontextmanager
-async def _broker(address: str | None) -> AsyncIterator[KafkaSettings]:
+async def broker(address: str | None) -> AsyncIterator[KafkaSettings]:
+    """A broker of its own, or topics of a prefix of their own on the one at `address`."""
     if address is not None:
         yield KafkaSettings(bootstrap_servers=address, topic_prefix=f"bench-{time.time_ns()}.")
         return

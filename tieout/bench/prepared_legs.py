@@ -75,6 +75,31 @@ def prepared_legs(count: int, partitions: int, seed: int = 7) -> Iterator[Prepar
         made += 1
 
 
+def settled_and_waiting(
+    settled: int, waiting: int, start_ms: int = START_MS, first: int = 0
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield key and value of the legs of `settled` pairs and then of `waiting` payments without their other side.
+
+    In log order, without the rule they need: see `rule_and_ticks`. `first` is the number of the first payment.
+    """
+    generation = generation_of(ORG, PACK, payments_rule())
+    chance = random.Random(settled + waiting)  # noqa: S311 - not a secret: the same data in every run
+    made = 0
+    for number in range(first, first + settled + waiting):
+        amount = f"{chance.randrange(100, 1_000_000) / 100:.2f}"
+        for side in (0, 1) if number - first < settled else (0,):
+            _, key, value = _leg(generation, number, side, amount, start_ms + made * 1000 // LEGS_PER_SECOND, made, 1)
+            assert key is not None
+            yield key, value
+            made += 1
+
+
+def rule_and_ticks(at_ms: int = START_MS) -> list[bytes]:
+    """Return what a partition needs before its first leg: the rule, and a time of every inbox partition."""
+    ticks = [Tick(inbox_partition, INBOX_PARTITIONS, at_ms) for inbox_partition in range(INBOX_PARTITIONS)]
+    return [encode_leg_record(rule_record(ORG, PACK, payments_rule(), 1)), *map(encode_leg_record, ticks)]
+
+
 def _leg(generation: str, payment: int, side: int, amount: str, now_ms: int, place: int, partitions: int) -> Prepared:
     name = f"pi_3Q{payment:012d}"
     key = group_key(ORG, RULE, (name,))

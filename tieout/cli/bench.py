@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
         help="Measure throughput on this machine, beside the limit measured in the same run.", no_args_is_help=True
     )
     group.command("matcher", epilog="Example: tieout bench matcher --json")(bench_matcher)
+    group.command("restore", epilog="Example: tieout bench restore --items 5000000 --json")(bench_restore)
+    group.command("memory", epilog="Example: tieout bench memory --items 100000 --items 10000000 --json")(bench_memory)
     group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
     group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
     group.command("latency", epilog="Example: tieout bench latency --seconds 60 --json")(bench_latency)
@@ -49,6 +51,39 @@ def bench_matcher(
 
     configure_logging("bench", MatcherSettings(log_level="error"))
     show(asyncio.run(bench(events, partitions, kafka)), as_json=as_json)
+
+
+def bench_restore(
+    items: Annotated[int, typer.Option(min=1_000, help="Restored, half of them open and half settled.")] = 1_000_000,
+    partitions: Annotated[int, typer.Option(min=1, max=256)] = 12,
+    kafka: KAFKA = None,
+    as_json: JSON = False,
+) -> None:
+    """Restore the matcher's state from its topic; the limit reads the same topic without looking at it.
+
+    Without options it starts a broker of its own (Java and Maven).
+    """
+    from services.matcher.settings import MatcherSettings
+    from shared.telemetry.logs import configure_logging
+    from tieout.bench.restore import bench, show
+
+    configure_logging("bench", MatcherSettings(log_level="error"))
+    show(asyncio.run(bench(items, partitions, kafka)), as_json=as_json)
+
+
+def bench_memory(
+    items: Annotated[
+        list[int] | None, typer.Option(min=1_000, help="A size to measure at; give it several times.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Bytes that an open item and a settled group take, and CPU of a leg while so many are held. Needs no broker.
+
+    Each size runs in a process of its own: about 500 bytes an item, and 10 s a million.
+    """
+    from tieout.bench.memory import SIZES_DEFAULT, bench, show
+
+    show(bench(tuple(sorted(items or SIZES_DEFAULT))), as_json=as_json)
 
 
 def bench_normaliser(

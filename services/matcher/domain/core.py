@@ -363,8 +363,12 @@ class Core:
 
     def restore(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """Read state entries in the order they were written; an empty value forgets its key."""
+        feeds, restore_kept = self._state.feeds, self._state.restore_kept
         for key, value in entries:
-            if key == CLOCK_ENTRY:
+            if value and is_kept(value):  # nearly all are, and no other entry looks like one
+                feeds.note(key, "", None)
+                restore_kept(key, value)
+            elif key == CLOCK_ENTRY:
                 self._clock = _decode_clock(value)
                 self._state.log_time = self._clock.log_time
                 self._base = self._clock.base
@@ -372,9 +376,6 @@ class Core:
                 self._restore_rule(_decode_rule(value))
             elif is_feed_entry(key):
                 self._state.feeds.restore(key, value)
-            elif value and is_kept(value):
-                self._state.feeds.note(key, "", None)
-                self._state.restore_kept(key, value)
             else:
                 cell = self._state.restore(key, value, self._is_settled)
                 self._index(key, cell)

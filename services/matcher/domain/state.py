@@ -131,7 +131,9 @@ class State:
 
     def restore_kept(self, key: bytes, packed: bytes) -> None:
         """Put back a cell that is kept as its legs."""
-        self._uncount(key, self.cells.get(key))
+        before = self.cells.get(key)
+        if before is not None:
+            self._uncount(key, before)
         self.timers.set(due_of(packed), key)
         self.cells[key] = packed
         if is_one(packed):

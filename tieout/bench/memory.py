@@ -1,0 +1,171 @@
+"""`tieout bench memory`: what held items take in memory, and whether a leg costs more while many are held."""
+
+import gc
+import json
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from services.matcher.domain.core import Core
+from services.matcher.handlers.worker import GC_THRESHOLDS
+from shared.contracts.leg import decode_leg_record
+from shared.rules.duration import parse_duration
+from tieout.bench.harness import machine_facts, say, versions_used
+from tieout.bench.prepared_legs import START_MS, payments_rule, rule_and_ticks, settled_and_waiting
+
+SIZES_DEFAULT = (100_000, 1_000_000)
+MEASURED_PAIRS = 50_000
+"""Legs of so many new pairs are timed while the rest is held."""
+TIMED_LEGS = 500
+BATCH_LEGS = 8_000
+"""After so many legs changes are taken, as a commit does."""
+PAGE_BYTES = 4096
+KEEP_MS = parse_duration(payments_rule().keep).milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What was seen while so many items were held."""
+
+    items: int
+    bytes_per_open_item: int
+    """Growth of the process divided by the items: Python's own overhead is in it."""
+    told_bytes_per_open_item: int
+    """What the gauge and `TIEOUT_STATE_BYTES_MAX` reckon with."""
+    bytes_per_settled_group: int
+    told_bytes_per_settled_group: int
+    cpu_us_per_leg_open: float
+    """Of legs that come and settle while so many others wait."""
+    cpu_us_per_leg_expiring: float
+    """The same while so many settled groups are held and one is forgotten for each that settles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All sizes; `growth` is the cost of a leg at the largest as a multiple of that at the smallest."""
+
+    benchmark: str
+    sizes: list[Held]
+    growth_open: float
+    growth_expiring: float
+    settings: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=versions_used)
+    machine: dict[str, Any] = field(default_factory=machine_facts)
+
+
+def bench(sizes: tuple[int, ...]) -> Result:
+    """Measure every size in a process of its own."""
+    held = []
+    for items in sizes:
+        say(f"holding {items:,} items, open and then settled")
+        opened, settled = _alone(_hold_open, items), _alone(_hold_settled, items)
+        held.append(
+            Held(items, opened[0], opened[1], settled[0], settled[1], round(opened[2], 2), round(settled[2], 2))
+        )
+    return Result(
+        benchmark="memory",
+        sizes=held,
+        growth_open=round(held[-1].cpu_us_per_leg_open / held[0].cpu_us_per_leg_open, 2),
+        growth_expiring=round(held[-1].cpu_us_per_leg_expiring / held[0].cpu_us_per_leg_expiring, 2),
+        settings={"rule": payments_rule().name, "keep": payments_rule().keep, "measured_pairs": MEASURED_PAIRS},
+    )
+
+
+def _alone(measure: Any, items: int) -> tuple[int, int, float]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        measured: tuple[int, int, float] = process.submit(measure, items).result()
+    return measured
+
+
+def _hold_open(items: int) -> tuple[int, int, float]:
+    """Return bytes per item, as it is and as it is told, and CPU microseconds of a leg."""
+    core = _begun()
+    grown = _grown(core, settled_and_waiting(0, items))
+    told = core.state_bytes // items
+    # Other keys: those of the first `items` numbers wait.
+    fresh = settled_and_waiting(MEASURED_PAIRS, 0, START_MS + items, first=items)
+    return grown // items, told, _cost(core, fresh)
+
+
+def _hold_settled(items: int) -> tuple[int, int, float]:
+    core = _begun()
+    grown = _grown(core, settled_and_waiting(items, 0))
+    told = core.state_bytes // items
+    fresh = settled_and_waiting(MEASURED_PAIRS, 0, START_MS + KEEP_MS, first=items)
+    return grown // items, told, _cost(core, fresh)
+
+
+def _begun() -> Core:
+    gc.set_threshold(*GC_THRESHOLDS)
+    core = Core(0)
+    for value in rule_and_ticks():
+        core.apply(b"", decode_leg_record(value), 0, value)
+    # Warm up: code, caches and buffers of the process are no items.
+    for key, value in settled_and_waiting(1_000, 0, first=1 << 40):
+        core.apply(key, decode_leg_record(value), 0, value)
+    core.take()
+    gc.collect()
+    gc.freeze()
+    return core
+
+
+def _grown(core: Core, legs: Iterator[tuple[bytes, bytes]]) -> int:
+    """Apply legs; return by how many bytes the process has grown."""
+    before = _resident_bytes()
+    while batch := list(islice(legs, BATCH_LEGS)):
+        for key, value in batch:
+            # As from Kafka: every record has bytes of its own.
+            core.apply(bytes(bytearray(key)), decode_leg_record(value), 0, value)
+        core.take()
+    del batch
+    gc.collect()
+    return _resident_bytes() - before
+
+
+def _cost(core: Core, legs: Iterable[tuple[bytes, bytes]]) -> float:
+    """Return the CPU microseconds of a leg: decoding it, applying it, taking what changed.
+
+    The median of short stretches: others run on the same machine.
+    """
+    stretches = []
+    legs = iter(legs)
+    while batch := list(islice(legs, TIMED_LEGS)):
+        begun = time.process_time()
+        for offset, (key, value) in enumerate(batch):
+            core.apply(key, decode_leg_record(value), offset, value)
+        core.take()
+        stretches.append(time.process_time() - begun)
+    return sorted(stretches)[len(stretches) // 2] / TIMED_LEGS * 1e6
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def show(result: Result, *, as_json: bool) -> None:
+    """Print a table, or one JSON object last."""
+    if as_json:
+        print(json.dumps(asdict(result)), flush=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("items", "bytes an open item", "bytes a settled group", "CPU a leg, open", "CPU a leg, expiring")
+    for held in result.sizes:
+        table.add_row(
+            f"{held.items:,}",
+            f"{held.bytes_per_open_item} (told {held.told_bytes_per_open_item})",
+            f"{held.bytes_per_settled_group} (told {held.told_bytes_per_settled_group})",
+            f"{held.cpu_us_per_leg_open:.2f} us",
+            f"{held.cpu_us_per_leg_expiring:.2f} us",
+        )
+    growth = f"{result.growth_open:.2f}x", f"{result.growth_expiring:.2f}x"
+    table.add_row("largest to smallest", "", "", *growth)
+    facts = chain(result.settings.items(), result.versions.items(), result.machine.items())
+    table.caption = ", ".join(f"{name} {value}" for name, value in facts)
+    Console().print(table)
