@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
@@ -44,6 +44,7 @@ SLICE_S = 0.05
 LOOK_S = 0.05
 CALM_S = 6.0
 """Of undisturbed flow before the first restart and between two."""
+STANDING_S = 1.0
 READY_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 120.0
 
@@ -77,12 +78,20 @@ class Stream:
                 (self.agreeing if found[0] == found[1] else self.differing).add(f"pi_3Q{number}")
 
 
+class Gaps(NamedTuple):
+    """Between two results of a partition."""
+
+    longest_s: float
+    standing: int
+    """Partitions that stood for longer than a second."""
+
+
 @dataclass
 class Pauses:
-    """Longest pause of any partition, by what happened meanwhile, in seconds."""
+    """What happened to partitions, by what happened meanwhile."""
 
-    matcher: dict[str, float] = field(default_factory=dict)
-    sink: dict[str, float] = field(default_factory=dict)
+    matcher: dict[str, "Gaps"] = field(default_factory=dict)
+    sink: dict[str, "Gaps"] = field(default_factory=dict)
     lost: int = 0
     doubled: int = 0
 
@@ -118,8 +127,8 @@ async def test_rolling_restarts_and_scale_in_lose_and_double_nothing(
     await _compare(kafka_settings, topics, database_url, stream, pauses)
     times = await _result_times(kafka_settings, topics)
     for name, window in windows.items():
-        pauses.matcher[name] = _longest(times, window)
-        pauses.sink[name] = _longest({place: [at for at, _ in found] for place, found in moves.items()}, window)
+        pauses.matcher[name] = _gaps(times, window)
+        pauses.sink[name] = _gaps({place: [at for at, _ in found] for place, found in moves.items()}, window)
     _tell(membership, stream, pauses)
     assert (pauses.lost, pauses.doubled) == (0, 0)
 
@@ -289,16 +298,17 @@ async def _result_times(kafka: KafkaSettings, topics: Topics) -> dict[tuple[str,
     return times
 
 
-def _longest(times: dict[tuple[str, int], list[float]], window: Window) -> float:
-    """Return the longest gap of any place that overlaps the window."""
+def _gaps(times: dict[tuple[str, int], list[float]], window: Window) -> Gaps:
+    """Return the gaps of every place that overlap the window."""
     begun, ended = window
-    gaps = [
-        later - earlier
+    longest = [
+        max(
+            (later - earlier for earlier, later in pairwise(found) if later >= begun and earlier <= ended),
+            default=0.0,
+        )
         for found in times.values()
-        for earlier, later in pairwise(found)
-        if later >= begun and earlier <= ended
     ]
-    return max(gaps, default=0.0)
+    return Gaps(max(longest, default=0.0), sum(one > STANDING_S for one in longest))
 
 
 def _tell(membership: str, stream: Stream, pauses: Pauses) -> None:
@@ -308,6 +318,10 @@ def _tell(membership: str, stream: Stream, pauses: Pauses) -> None:
         f"behind), {len(stream.agreeing):,} pairs agree, {len(stream.differing):,} differ; "
         f"lost {pauses.lost}, doubled {pauses.doubled}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
-    say(f"  {'longest pause of a partition, s':<36}{'results':>9}{'stored':>9}")
-    for name in pauses.matcher:
-        say(f"  {name:<36}{pauses.matcher[name]:>9.2f}{pauses.sink[name]:>9.2f}")
+    say(f"  {'longest pause, s (partitions over 1 s)':<40}{'results':>12}{'stored':>12}")
+    for name, gaps in pauses.matcher.items():
+        say(f"  {name:<40}{_shown(gaps):>12}{_shown(pauses.sink[name]):>12}")
+
+
+def _shown(gaps: Gaps) -> str:
+    return f"{gaps.longest_s:.2f} ({gaps.standing})"
