@@ -22,6 +22,8 @@ def image(target: str) -> str:
 def engine() -> Any:
     """The engine that answers, with every image there; skips the folder otherwise, with the reason."""
     refusal = containers.engine_answers()
+    if refusal and os.environ.get("TIEOUT_TEST_CONTAINERS") == "required":
+        pytest.fail(refusal)
     if refusal:
         pytest.skip(f"{refusal}: run `make test-containers`, which also takes Podman")
     import docker

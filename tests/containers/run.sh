@@ -3,7 +3,7 @@
 # registry. Says which.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export TIEOUT_TEST_KAFKA=testcontainers TIEOUT_TEST_POSTGRES=testcontainers
+export TIEOUT_TEST_KAFKA=testcontainers TIEOUT_TEST_POSTGRES=testcontainers TIEOUT_TEST_CONTAINERS=required
 if docker info >/dev/null 2>&1; then
   echo "== a Docker engine answers: official images"
   make --no-print-directory images
@@ -16,7 +16,7 @@ elif command -v podman >/dev/null; then
   podman --log-level=fatal system service --time=0 "unix://$socket" 2>/dev/null &
   service=$!
   trap 'kill $service; rm -rf "$(dirname "$socket")"' EXIT
-  for _ in $(seq 50); do [ -S "$socket" ] && break; sleep 0.1; done
+  for _ in $(seq 300); do [ -S "$socket" ] && break; sleep 0.1; done
   export DOCKER_HOST=unix://$socket TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_CONNECTION_MODE=docker_host
   export TIEOUT_TEST_KAFKA_IMAGE=localhost/kafka:local TIEOUT_TEST_POSTGRES_IMAGE=localhost/postgres:local
 else

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from tieout.local.kafka_jvm import kafka_version
 from tieout.local.places import free_ports
 
-ENGINE_TIMEOUT_S = 2
+# Where somebody names an engine it is there, however busy; elsewhere one is only looked for.
+ENGINE_TIMEOUT_S = 20 if os.environ.get("DOCKER_HOST") else 2
 # Images that stand in for the official ones where no registry can be reached: see tests/containers/images.
 KAFKA_IMAGE = os.environ.get("TIEOUT_TEST_KAFKA_IMAGE") or f"apache/kafka:{kafka_version()}"
 POSTGRES_IMAGE = os.environ.get("TIEOUT_TEST_POSTGRES_IMAGE") or "postgres:18.4"
