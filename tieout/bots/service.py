@@ -1,9 +1,7 @@
 """Cycles with their artifacts: lock, state, report, webhook; once, or again and again."""
 
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -16,6 +14,7 @@ from shared.packs.bots.places import Places, read_places
 from shared.packs.bots.rules import Reset, rules_of
 from shared.packs.bots.thresholds import Thresholds, ThresholdsFile
 from shared.rules.load import RulesInvalid
+from tieout.bots.alone import alone
 from tieout.bots.cycle import Options, run_cycle
 from tieout.bots.memory import FILE, Memory, MemoryLost, load_memory, save_memory
 from tieout.bots.reading import EVERYBODY
@@ -93,7 +92,7 @@ def reconcile(settings: Settings, file: ThresholdsFile, *, now: datetime | None 
         UsageError: another cycle runs on the same reports, or they cannot be written.
     """
     reports = settings.places.reports
-    with _alone(reports):
+    with alone(reports / LOCK, "reconciliation"):
         notes, about = [], []
         in_force = file.current()
         if in_force.problem is not None:
@@ -124,24 +123,6 @@ def _memory(reports: Path) -> tuple[Memory, str]:
 
 def _about(code: str, message: str, thresholds: Thresholds) -> Finding:
     return named(EVERYBODY, code, "warning", message, thresholds)
-
-
-@contextmanager
-def _alone(reports: Path) -> Iterator[None]:
-    """Hold the lock: two cycles at once would each overwrite what the other leaves."""
-    try:
-        reports.mkdir(parents=True, exist_ok=True)
-        file = (reports / LOCK).open("w")
-    except OSError as error:
-        raise UsageError(f"cannot write into {reports}: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"{reports}: another reconciliation is running on these reports; let it end first"
-            ) from None
-        yield
 
 
 def _one_of(given: Mapping[str, str], variable: str) -> Reset:

@@ -44,8 +44,9 @@ def feed(
     from shared.kafka.settings import KafkaSettings
     from shared.packs.bots.thresholds import ThresholdsFile
     from shared.settings import load_settings
+    from tieout.bots.alone import alone
     from tieout.bots.feed.rules import RulesFollower
-    from tieout.bots.feed.run import Feed, stopped_by_signals
+    from tieout.bots.feed.run import LOCK, Feed, stopped_by_signals
     from tieout.bots.service import read_settings
     from tieout.ingest_api import from_environment, tell_of_retries
 
@@ -70,7 +71,7 @@ def feed(
         lambda line: print(line, flush=True),
         told_for=timedelta(seconds=settings.interval_seconds),
     )
-    with stopped_by_signals(running.stop):
+    with alone(settings.places.reports / LOCK, "feed"), stopped_by_signals(running.stop):
         if once:
             running.once()
         else:

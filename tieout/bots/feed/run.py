@@ -22,6 +22,8 @@ from tieout.bots.feed.rules import RulesFollower
 from tieout.bots.reading import EVERYBODY
 from tieout.ingest_api import IngestApi
 
+LOCK = ".feed.lock"
+"""Beside the reports: two feeds would store each other's positions."""
 POST_ROWS = 1_000
 """In one request: ingest takes 5,000, and a smaller one is acknowledged sooner."""
 AWAY_WAIT_S = 1.0

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from shared.errors import DependencyAway, UsageError
 from shared.packs.bots.places import Places, read_places
 from shared.packs.bots.thresholds import ThresholdsFile
+from tieout.bots.alone import alone
 from tieout.bots.feed.position import POSITION_FILE, read_position
 from tieout.bots.feed.reader import FIND_EVERY, PATIENCE, QUIET, BotsReader
-from tieout.bots.feed.run import Feed
+from tieout.bots.feed.run import LOCK, Feed
+from tieout.cli import build
 from tieout.ingest_api import IngestApi
 
 STATE = {"equity_quote": 1000.5, "base_pct": 0.5, "target_base_pct": 0.5, "fees_paid": 1, "turnover": 10}
@@ -301,6 +304,18 @@ def test_count_is_told_again_when_more_events_came(places: Places) -> None:
     assert said(one)["balance.fills"] == {"amount": "1"}
     clock.go(QUIET)
     assert said(one) == {}
+
+
+def test_second_feed_on_the_same_reports_is_refused(
+    places: Places, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIEOUT_INGEST_URL", ingest.url)
+    monkeypatch.setenv("TIEOUT_API_KEY", "tk_a_b")
+    write_snapshot()
+    with alone(places.reports / LOCK, "feed"):
+        result = CliRunner().invoke(build(), ["bots", "feed", "--once"])
+    assert str(result.exception) == "reports/reconciliation: another feed is running on these reports; let it end first"
+    assert CliRunner().invoke(build(), ["bots", "feed", "--once"]).output == "2 events posted, 0 refused\n"
 
 
 # ---- one reader over time
