@@ -365,7 +365,7 @@ def _usage(stores: Stores, settings: AlertsSettings, kafka: KafkaSettings, healt
     budgets, letters = PostgresBudgets(stores.database), PostgresDeadLetters(stores.database)
     return UsageLoop(
         kafka,
-        TrackedEvents(budgets, letters, _now).count,
+        TrackedEvents(budgets, letters, _now),
         health,
         group=f"{settings.sink_group}-usage",
         instance_id=settings.sink_instance_id,

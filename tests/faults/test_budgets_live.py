@@ -28,6 +28,8 @@ from tests.support.stored_rows import become
 
 PACK = Path(__file__).parents[2] / "shared/packs/budgets/rules.yaml"
 TRACKED = "SELECT count(*), sum(amount)::text FROM budget_usage"
+TIMEOUT_S = 60.0
+"""A run may wait 8 s for its completion, which is more than the client's own 5 s."""
 FOUND = "SELECT rule, type, severity, key #>> '{}' FROM discrepancies WHERE state = 'raised'"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.partitions(state=3, inbox=2)]
@@ -96,7 +98,7 @@ async def test_usage_events_are_tracked_once_and_a_grown_plug_is_raised_by_its_r
 async def ask_why(services: Services) -> None:
     headers = {"Authorization": f"Bearer {services.keys['owner']}"}
     async with (
-        httpx2.AsyncClient(headers=headers) as http,
+        httpx2.AsyncClient(headers=headers, timeout=TIMEOUT_S) as http,
         Client(streamable_http_client(f"{services.url('alerts')}/mcp", http_client=http)) as client,
     ):
         told = await client.call_tool("why_is_this_open", {"record": "claude"})

@@ -47,6 +47,8 @@ from tests.support.letters import letter
 from tests.support.results import START, found, log_at, record, side_of
 
 NOW = datetime(2026, 11, 21, 7, 30, tzinfo=UTC)
+TIMEOUT_S = 60.0
+"""A loaded machine takes longer than the client's own 5 s."""
 ROLES: tuple[Role, ...] = ("owner", "viewer", "ingest")
 
 
@@ -79,7 +81,7 @@ class Desk:
     async def client(self, key: str, path: str = "/mcp") -> AsyncIterator[Client]:
         headers = {"Authorization": f"Bearer {self.keys.get(key, key)}"}
         async with (
-            httpx2.AsyncClient(headers=headers) as http,
+            httpx2.AsyncClient(headers=headers, timeout=TIMEOUT_S) as http,
             Client(streamable_http_client(self.url + path, http_client=http)) as client,
         ):
             yield client

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.adapters.database import Database
+from services.alerts.adapters.database import EVERY_ORG, Database
 from services.alerts.adapters.tables import (
     budget_calls,
     budget_reconciliation,
@@ -61,6 +61,10 @@ class PostgresBudgets:
         change = update(budgets).where(c.org == org, c.budget == budget).values(plug_warn=warn, plug_critical=critical)
         async with self._database.transaction(org) as connection:
             return bool((await connection.execute(change.returning(c.budget))).first())
+
+    async def has_budgets(self) -> bool:
+        async with self._database.transaction(EVERY_ORG) as connection:
+            return bool((await connection.execute(select(budgets.c.budget).limit(1))).first())
 
     async def states(self, org: str, budget: str | None = None) -> Sequence[State]:
         async with self._database.transaction(org) as connection:

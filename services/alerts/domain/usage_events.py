@@ -1,6 +1,7 @@
 """Usage that arrives as events (`usage.*`): which budget counts it, or why none can."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Literal
 
 import msgspec
@@ -9,6 +10,8 @@ from services.alerts.domain.budget import Budget
 from shared.contracts.event import Event
 
 PREFIX = "usage."
+CLOCKS_DIFFER_MAX = timedelta(minutes=10)
+"""A budget is dated by alerts, an event by the broker."""
 BUDGET_ATTR = "budget"
 PROVIDER_ATTR = "provider"
 
@@ -30,8 +33,9 @@ def budget_of(event: Event, budgets: Sequence[Budget]) -> Budget | Unplaced | No
     """Return the budget that counts the event; None: it is not meant for budgets.
 
     It is, where it names a budget (`attrs.budget`, or a budget's name as `account`) or comes from a budget's provider
-    (`attrs.provider`, else its source).
+    (`attrs.provider`, else its source). What arrived before a budget was made is not meant for it.
     """
+    budgets = [one for one in budgets if event.received_at >= one.created_at - CLOCKS_DIFFER_MAX]
     found = _named(event, budgets) or _of_provider(event, budgets)
     if not isinstance(found, Budget):
         return found

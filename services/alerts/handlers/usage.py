@@ -1,8 +1,9 @@
 """Reads the topic `events` for usage (`usage.*`) and has budgets count it: at least once here, once by its id there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -25,6 +26,8 @@ LOOP: Final = "usage"
 BATCH_RECORDS_MAX: Final = 5_000
 """Most are passed over unread: they are of other kinds."""
 POLL_MS: Final = 500
+IDLE_PAUSE_S: Final = 5.0
+"""Between two looks for the first budget of an installation: reading every event for nothing would cost the sink time."""
 RETRY_PAUSE_S: Final = 1.0
 """Between two tries while PostgreSQL or Kafka is away."""
 
@@ -35,7 +38,13 @@ _Records = Sequence["ConsumerRecord[Any, Any]"]
 
 log = structlog.get_logger()
 
-Count = Callable[[Sequence[Arrived]], Awaitable[int]]
+
+class Tracking(Protocol):
+    """What counts usage; see `use_cases.tracked_events.TrackedEvents`."""
+
+    async def wanted(self) -> bool: ...
+
+    async def count(self, arrived: Sequence[Arrived]) -> int: ...
 
 
 class UsageLoop:
@@ -44,7 +53,7 @@ class UsageLoop:
     def __init__(
         self,
         kafka: KafkaSettings,
-        count: Count,
+        tracking: Tracking,
         health: Health,
         *,
         group: str,
@@ -52,7 +61,7 @@ class UsageLoop:
         retry_pause_s: float = RETRY_PAUSE_S,
     ) -> None:
         self._kafka = kafka
-        self._count = count
+        self._tracking = tracking
         self._health = health
         self._group = group
         self._instance_id = instance_id
@@ -61,6 +70,7 @@ class UsageLoop:
     async def run(self) -> None:
         """Read and have counted until cancelled; waits while Kafka or PostgreSQL is away."""
         self._health.watch(LOOP)
+        await self._wanted()
         while True:
             client = consumer(
                 self._kafka,
@@ -85,13 +95,22 @@ class UsageLoop:
             self._health.heartbeat(LOOP)
             await asyncio.sleep(self._retry_pause_s)
 
+    async def _wanted(self) -> None:
+        """Wait for the first budget; what arrived before it is not counted anyway."""
+        while True:
+            self._health.heartbeat(LOOP)
+            with suppress(DependencyAway):
+                if await self._tracking.wanted():
+                    return
+            await asyncio.sleep(IDLE_PAUSE_S)
+
     async def _read_on(self, client: AIOKafkaConsumer) -> None:
         while True:
             self._health.heartbeat(LOOP)
             batches = await client.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS_MAX)
             arrived = [one for records in batches.values() for one in usage_in(records)]
             if arrived:
-                new = await self._count(arrived)
+                new = await self._tracking.count(arrived)
                 log.info("usage counted", events=len(arrived), new=new)
             if batches:
                 await client.commit()

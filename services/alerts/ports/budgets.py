@@ -61,6 +61,10 @@ class BudgetStore(Protocol):
         """False: there is no such budget."""
         ...
 
+    async def has_budgets(self) -> bool:
+        """Tell whether any organisation has one."""
+        ...
+
     async def states(self, org: str, budget: str | None = None) -> Sequence[State]:
         """Return the budgets (the one named), the first made first."""
         ...

@@ -33,6 +33,10 @@ class TrackedEvents:
         self._letters = letters
         self._now = now
 
+    async def wanted(self) -> bool:
+        """Tell whether anybody has a budget: without one there is nothing to read for."""
+        return await self._budgets.has_budgets()
+
     async def count(self, arrived: Sequence[Arrived]) -> int:
         """Count what is meant for budgets; return how many were new. Counting the same again changes nothing.
 

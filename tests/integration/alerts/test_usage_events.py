@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -64,7 +64,7 @@ async def publish(kafka: KafkaSettings, *events: Event) -> None:
 @asynccontextmanager
 async def reading(kafka: KafkaSettings, database: Database, group: str) -> AsyncIterator[None]:
     counting = TrackedEvents(PostgresBudgets(database), PostgresDeadLetters(database), lambda: NOW)
-    loop = UsageLoop(kafka, counting.count, Health(["x"]), group=f"{kafka.topic_prefix}{group}", retry_pause_s=0.2)
+    loop = UsageLoop(kafka, counting, Health(["x"]), group=f"{kafka.topic_prefix}{group}", retry_pause_s=0.2)
     task = asyncio.create_task(loop.run())
     try:
         yield
@@ -96,6 +96,7 @@ async def test_usage_on_the_topic_is_counted_once(kafka_settings: KafkaSettings,
         usage("u3", "1.00", type="movement.usage"),
         usage("u4", "2.00", source="tracker", account="maps", currency="EUR"),
         usage("u5", "4.00", source="someone"),
+        usage("u9", "16.00", received_at=NOW - timedelta(days=1)),
         usage("u6", "8.00", org="other"),
         usage("odd1", "1.00", attrs={"budget": "none"}),
         usage("odd2", "1.00", currency="EUR"),
@@ -128,7 +129,7 @@ async def check_letters(database: Database) -> None:
     }
     assert "names budget 'none', which there is not" in letters["odd1"].detail
     assert letters["odd1"].hint.startswith("Make the budget (tieout budget create none")
-    assert (letters["odd1"].inbox_partition, letters["odd1"].inbox_offset) == (1, 7)
+    assert (letters["odd1"].inbox_partition, letters["odd1"].inbox_offset) == (1, 8)
     assert "is in EUR, and budget claude is in USD" in letters["odd2"].detail
     assert "is known as 0.11" in letters["u1"].detail
 
