@@ -33,12 +33,14 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
     async def _give_up(self) -> None:
         self._closed = True
         sender = self._sender.sender_task
-        sender.cancel()
+        if sender is not None:
+            sender.cancel()
         await self.client.close()
-        await asyncio.gather(sender, return_exceptions=True)
+        if sender is not None:
+            await asyncio.gather(sender, return_exceptions=True)
 
 
-class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
+class TransactionalProducer(Producer):
     """As its parent; tells when the end of a transaction was asked for more than once.
 
     The parent repeats the request silently where no answer came. The first one may then still be on its way, and Kafka
@@ -56,6 +58,17 @@ class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka
     def end_is_doubtful(self) -> bool:
         """The last transaction has ended, and a request to end it may arrive again."""
         return self._ends_asked > 1
+
+    async def stop(self) -> None:
+        """Close within `STOP_TIMEOUT_S`: what waits belongs to a transaction that this producer will not end any more.
+
+        A stop that is given up halfway leaves the parent's sender asking for brokers a hundred times a second.
+        """
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await AIOKafkaProducer.stop(self)
+        except TimeoutError:
+            await self._give_up()
 
     async def begin_transaction(self) -> None:
         self._ends_asked = 0

@@ -28,6 +28,28 @@ async def test_a_producer_stops_while_kafka_is_away(own_kafka: JvmKafka) -> None
     assert not [task for task in others if "sender" in repr(task)]
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["sends", "commits"])
+async def test_a_transactional_producer_stops_while_kafka_is_away(own_kafka: JvmKafka, ends: bool) -> None:
+    """One is thrown away after every failure: none may go on in the background."""
+    settings = KafkaSettings.local(own_kafka.bootstrap_servers)
+    await apply_topics(settings, 1, 1)
+    client = producer(settings, transactional_id="t")
+    await client.start()
+    inbox = Topics(settings.topic_prefix).inbox
+    await client.begin_transaction()
+    await client.send_and_wait(inbox, b"first", partition=0)
+    await asyncio.to_thread(own_kafka.kill)
+    if ends:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.commit_transaction(), 1)
+    else:
+        await client.send(inbox, b"second", partition=0)
+    async with asyncio.timeout(8):
+        await client.stop()
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not [task for task in others if "sender" in repr(task)]
+
+
 async def test_a_stop_sends_what_waits(kafka_settings: KafkaSettings, topics: Topics) -> None:
     """While Kafka answers, nothing is given up."""
     client = producer(kafka_settings)
