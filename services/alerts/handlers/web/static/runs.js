@@ -123,7 +123,7 @@ function row(run) {
   const cell = (label, content, attributes = {}) => h("td", { role: "cell", "data-label": label, ...attributes }, content);
   return h("tr", { role: "row" },
     cell("Period", h("a", { href: `#/runs/${encodeURIComponent(run.id)}`, class: "key" }, periodText(run.period))),
-    cell("Pack", [run.pack, h("p", { class: "hint" }, run.run_type)]),
+    cell("Pack", h("div", {}, run.pack, h("p", { class: "hint" }, run.run_type))),
     cell("Verdict", [chip("verdict", run.status === "failed" ? "failed" : run.stage === "running" ? "running" : verdictOf(run)), run.error ? h("p", { class: "hint" }, run.error) : null]),
     cell("Matched", matched(rules)),
     cell("Open", rules.length ? h("ul", { class: "plain" }, rules.map(([, one]) => h("li", {}, one.open.toLocaleString("en")))) : "–", { class: "amount" }),
