@@ -13,6 +13,8 @@ EXAMPLES = """Examples:
     tieout drill recovery
 
     tieout drill recovery --kafka embedded --payments 500 --json
+
+    tieout drill recovery --live
 """
 
 
@@ -31,6 +33,17 @@ def register(app: typer.Typer) -> None:
 def drill_recovery(
     kafka: Annotated[str, typer.Option(help="embedded, jvm, auto, or HOST:PORT of an empty one.")] = "auto",
     payments: Annotated[int, typer.Option(min=100, max=50_000, help="Payments in the stream.")] = 1_500,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Instead: rebuild a copy from the topics beside the installation of TIEOUT_DATABASE_URL and TIEOUT_KAFKA_..., "
+            "which is only read.",
+        ),
+    ] = False,
+    scratch: Annotated[
+        str | None, typer.Option(help="With --live: an empty database for the copy.", show_default="one of its own")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output, last.")] = False,
 ) -> None:
     """Lose PostgreSQL, bring it back from the topics and from a backup, and compare every table with what was there.
@@ -39,14 +52,28 @@ def drill_recovery(
     """
     import asyncio
     import json
+    import os
     import signal
 
+    from shared.errors import UsageError
     from tieout.bench.harness import say
-    from tieout.drill.recovery import recovery
+    from tieout.drill.recovery import beside, recovery
+    from tieout.local.choose import choose_postgres
 
     # Ended from outside, it ends what it has started, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcome = asyncio.run(recovery(kafka, payments, say))
+    if scratch is not None and not live:
+        raise UsageError("--scratch goes with --live: without it the drill loses only what it has started itself")
+    if live:
+        url = os.environ.get("TIEOUT_DATABASE_URL", "")
+        if not url:
+            raise UsageError(
+                "--live needs TIEOUT_DATABASE_URL (and TIEOUT_KAFKA_...): the settings of the installation"
+            )
+        copy = choose_postgres(scratch).url if scratch else None
+        outcome = asyncio.run(beside(choose_postgres(url).url, copy, say))
+    else:
+        outcome = asyncio.run(recovery(kafka, payments, say))
     if as_json:
         print(json.dumps(outcome.as_json()), flush=True)
     else:
@@ -63,7 +90,8 @@ def _show(outcome: "Outcome") -> None:
         if way.not_brought_back:
             lost = ", ".join(f"{name} ({rows})" for name, rows in way.not_brought_back.items())
             print(f"  in no topic, back only from a backup: {lost}", flush=True)
-    print(f"\n{'passed' if outcome.passed else 'FAILED'}: {outcome.events:,} events", flush=True)
+    events = f": {outcome.events:,} events" if outcome.events else ""
+    print(f"\n{'passed' if outcome.passed else 'FAILED'}{events}", flush=True)
 
 
 def _table(way: "WayBack") -> list[str]:

@@ -24,7 +24,7 @@ import aiohttp
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from shared.errors import DependencyAway
+from shared.errors import DependencyAway, UsageError
 from shared.kafka.settings import KafkaSettings
 from tieout.demo.receiver import Receiver
 from tieout.demo.run import DEADLINE_S, ORG, demo_rules
@@ -43,10 +43,14 @@ from tieout.local.access import create_access
 from tieout.local.choose import choose_kafka, choose_postgres
 from tieout.local.places import free_ports
 from tieout.local.postgres import LocalPostgres
+from tieout.local.processes import Processes
 from tieout.local.stack import Ports, Stack, Wanted, put_in_force, running_stack
 
 QUIET_TIMEOUT_S = 180.0
 """For what was sent to be matched and stored, on a busy machine with two cores."""
+REBUILD_TIMEOUT_S = 6 * 3600.0
+"""Of a copy of a large installation: a sink stores some thousand results a second."""
+ATTEMPTS_MAX = 20
 LOOK_S = 0.5
 SETTLED_LOOKS = 6
 """Looks without any change after which tables without progress (the explainer's, dead letters) are taken for settled."""
@@ -54,6 +58,10 @@ PAYMENTS_PER_SECOND = 200.0
 BEFORE_BACKUP = 0.65
 """Of the stream: the rest comes after the backup, and only the topics have it."""
 SECRET_VARIABLE = f"TIEOUT_WEBHOOK_SECRET__{ORG.upper()}__STRIPE"
+
+EVERY_TABLE = (*TOPIC_TABLES, *DERIVED_TABLES, *backup_only())
+PLACES = frozenset({"progress", "sink_offsets"})
+"""Move every second, also where nothing happens."""
 
 Say = Callable[[str], None]
 
@@ -124,8 +132,8 @@ async def recovery(kafka: str, payments: int, say: Say) -> Outcome:
             sent += await _send(stack, keys, secret, second)
             await _quiet(server.url())
             await _stop_writers(stack)
-            before = await _settled(server.url(), without_people=False)
-            machine_only = await _read(server.url(), without_people=True)
+            before = await _settled(server.url(), EVERY_TABLE, without_people=False)
+            machine_only = await fingerprints(server.url(), EVERY_TABLE, without_people=True)
             say(f"before the loss: {_counted(before)}")
             await stack.processes.kill(stack.children["alerts"])
             await asyncio.to_thread(server.close)
@@ -137,15 +145,98 @@ async def recovery(kafka: str, payments: int, say: Say) -> Outcome:
         return Outcome(sent, ways)
 
 
+async def beside(live: str, scratch: str | None, say: Say) -> Outcome:
+    """Rebuild a copy from the topics beside an installation that runs, and compare; the installation is only read.
+
+    Kafka is that of `TIEOUT_KAFKA_...`. The copy's sink has a consumer group of its own, and tells no endpoint.
+
+    Args:
+        live: the installation's database.
+        scratch: an empty one; None: a PostgreSQL is started for it.
+        say: told what happens.
+
+    Raises:
+        UsageError: `scratch` is the live database or holds results already.
+        DependencyAway: results came in for so long that the two were never of one moment.
+    """
+    begun = time.monotonic()
+    async with _scratch(scratch, live) as url, Processes(_show(say)) as processes:
+        environment = {
+            "TIEOUT_SINK_GROUP": f"tieout-drill-{secrets.token_hex(4)}",
+            "TIEOUT_SINK_INSTANCE_ID": "",
+            "RECONCILIATION_ALERT_WEBHOOK_URL": "",
+        }
+        say("a copy is rebuilt from the topics; the installation is only read")
+        async with _alerts(processes, environment, url, "sink", "explainer", rebuild=True):
+            found = await _of_one_moment(live, url, say)
+    took = round(time.monotonic() - begun, 1)
+    lost = await fingerprints(live, backup_only(), without_people=True)
+    way = WayBack("from the topics, beside the installation", took, found, {n: len(r) for n, r in lost.items() if r})
+    return Outcome(0, (way,))
+
+
+@asynccontextmanager
+async def _scratch(url: str | None, live: str) -> AsyncIterator[str]:
+    if url is None:
+        async with _new_database(None) as made:
+            yield made
+        return
+    from services.alerts.adapters.database import migrate
+
+    if url == live:
+        raise UsageError("--scratch is the installation's own database: give an empty one")
+    await migrate(url)
+    held = [name for name, rows in (await fingerprints(url, TOPIC_TABLES, without_people=True)).items() if rows]
+    if held:
+        raise UsageError(f"the --scratch database holds {', '.join(held)} already: give an empty one")
+    yield url
+
+
+async def _of_one_moment(live: str, copy: str, say: Say) -> tuple[Difference, ...]:
+    """Compare where nothing was stored while both were read; progress alone goes on for ever."""
+    tables = [name for name in (*TOPIC_TABLES, *DERIVED_TABLES) if name not in PLACES]
+    for attempt in range(ATTEMPTS_MAX):
+        before = await fingerprints(live, tables, without_people=True)
+        await _passed(copy, await _places(live))
+        now = await _settled(copy, tables, without_people=True)
+        if await fingerprints(live, tables, without_people=True) == before:
+            return tuple(compare(before, now))
+        say(f"results came in between: once more ({attempt + 1} of {ATTEMPTS_MAX})")
+    raise DependencyAway("the installation does not come to rest: choose a quieter moment, or stop ingest for a minute")
+
+
+async def _places(url: str) -> dict[tuple[str, int], int]:
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            rows = await connection.execute(text("SELECT topic, partition, next_offset FROM sink_offsets"))
+            return {(row.topic, row.partition): row.next_offset for row in rows}
+    finally:
+        await engine.dispose()
+
+
+async def _passed(url: str, places: Mapping[tuple[str, int], int]) -> None:
+    """Return once the sink of `url` is at `places` or past them."""
+    try:
+        async with asyncio.timeout(REBUILD_TIMEOUT_S):
+            while True:
+                reached = await _places(url)
+                if all(reached.get(place, -1) >= offset for place, offset in places.items()):
+                    return
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        raise DependencyAway(f"after {REBUILD_TIMEOUT_S:g} s the copy is not where the installation is") from None
+
+
 async def _from_topics(stack: Stack, before: Mapping[str, Rows], say: Say) -> WayBack:
     name = "from the topics alone"
     begun = time.monotonic()
     async with _new_database(None) as url:
         say(f"{name}: an empty database, `tieout migrate`, `tieout alerts --rebuild`")
-        async with _alerts(stack, url, "sink", "explainer", rebuild=True):
+        async with _alerts(stack.processes, stack.environment, url, "sink", "explainer", rebuild=True):
             await _reached(url, before)
             took = time.monotonic() - begun
-            after = await _settled(url, without_people=True)
+            after = await _settled(url, EVERY_TABLE, without_people=True)
     compared = {table: before[table] for table in (*TOPIC_TABLES, *DERIVED_TABLES)}
     lost = {table: len(before[table]) for table in backup_only() if before[table]}
     return WayBack(name, round(took, 1), tuple(compare(compared, after)), lost)
@@ -156,10 +247,10 @@ async def _from_backup(stack: Stack, before: Mapping[str, Rows], backup: Path, s
     begun = time.monotonic()
     async with _new_database(backup) as url:
         say(f"{name}: `pg_restore`, then `tieout alerts` reads on from the place that the backup holds")
-        async with _alerts(stack, url, "sink", "explainer"):
+        async with _alerts(stack.processes, stack.environment, url, "sink", "explainer"):
             await _reached(url, before)
             took = time.monotonic() - begun
-            after = await _settled(url, without_people=False)
+            after = await _settled(url, EVERY_TABLE, without_people=False)
     return WayBack(name, round(took, 1), tuple(compare(before, after)))
 
 
@@ -237,13 +328,13 @@ async def _quiet(url: str) -> None:
         await engine.dispose()
 
 
-async def _settled(url: str, *, without_people: bool) -> dict[str, Rows]:
+async def _settled(url: str, tables: Sequence[str], *, without_people: bool) -> dict[str, Rows]:
     """Return the rows once they have not changed for some looks: explainer and dead letters have no progress."""
-    same, last = 0, await _read(url, without_people=without_people)
+    same, last = 0, await fingerprints(url, tables, without_people=without_people)
     async with asyncio.timeout(QUIET_TIMEOUT_S):
         while same < SETTLED_LOOKS:
             await asyncio.sleep(LOOK_S)
-            now = await _read(url, without_people=without_people)
+            now = await fingerprints(url, tables, without_people=without_people)
             same, last = (same + 1 if now == last else 0), now
     return last
 
@@ -256,10 +347,6 @@ async def _reached(url: str, before: Mapping[str, Rows]) -> None:
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         raise DependencyAway(f"after {QUIET_TIMEOUT_S:g} s the sink is not where the lost one was") from None
-
-
-async def _read(url: str, *, without_people: bool) -> dict[str, Rows]:
-    return await fingerprints(url, (*TOPIC_TABLES, *DERIVED_TABLES, *backup_only()), without_people=without_people)
 
 
 # ---- the new PostgreSQL
@@ -288,18 +375,20 @@ async def _new_database(backup: Path | None) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _alerts(stack: Stack, url: str, *roles: str, rebuild: bool = False) -> AsyncIterator[None]:
+async def _alerts(
+    processes: Processes, given: Mapping[str, str], url: str, *roles: str, rebuild: bool = False
+) -> AsyncIterator[None]:
     """Alerts on another database, until the block ends."""
     [port] = free_ports(1)
     words = [word for role in roles for word in ("--role", role)] + (["--rebuild"] if rebuild else [])
     quiet = {"TIEOUT_LOG_LEVEL": os.environ.get("TIEOUT_LOG_LEVEL", "WARNING"), "TIEOUT_LOG_FORMAT": "console"}
-    environment = {**quiet, **stack.environment, "TIEOUT_DATABASE_URL": url, "TIEOUT_HTTP_PORT": str(port)}
-    child = await stack.processes.python("alerts", ["-m", "tieout", "alerts", *words], environment)
+    environment = {**quiet, **given, "TIEOUT_DATABASE_URL": url, "TIEOUT_HTTP_PORT": str(port)}
+    child = await processes.python("alerts", ["-m", "tieout", "alerts", *words], environment)
     try:
-        await stack.processes.wait_ready(child, f"http://127.0.0.1:{port}/health/ready")
+        await processes.wait_ready(child, f"http://127.0.0.1:{port}/health/ready")
         yield
     finally:
-        await stack.processes.stop(child)
+        await processes.stop(child)
 
 
 def _counted(rows: Mapping[str, Rows]) -> str:

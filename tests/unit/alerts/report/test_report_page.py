@@ -4,10 +4,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.alerts.domain.correction import CorrectionFigures
 from services.alerts.domain.drift import Drift, DriftLine, DriftPoint
 from services.alerts.domain.item_rows import safe_cell
 from services.alerts.domain.report import make_report
@@ -42,6 +44,16 @@ def test_every_case_of_a_report_has_a_page_with_its_totals_and_gaps(case: Report
             assert all(f"{Decimal(amount):+,f}" in page for amount in causes.values() if Decimal(amount))
         for totals in figures.totals.values():
             assert all(f"{Decimal(total.amount):,f}" in page for total in totals.values())
+
+
+def test_corrections_are_shown_with_how_often_they_helped() -> None:
+    report = make_report("acme", CASES[0].period, CASES[0].rules, CASES[0].reading)
+    tried = CorrectionFigures(action="refetch", finished=3, succeeded=2, failed=1, success_percent="66.67", outcomes={})
+
+    page = page_of(run_of(CASES[0]), msgspec.structs.replace(report, corrections=[tried]), [])
+
+    assert "Automatic corrections" in page
+    assert "66.67 %" in page
 
 
 def test_the_policy_lets_the_pages_own_style_through_and_nothing_else() -> None:
