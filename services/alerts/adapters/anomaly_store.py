@@ -24,7 +24,7 @@ WATCHER_LOCK: Final = 0x616E6F6D
 """First half of the advisory lock of the one process that looks; the second is 0."""
 ACCOUNTS_MAX: Final = 1_000
 """Accounts of one rule whose hours are taken in; where there are more, those that drift most."""
-LATE: Final = timedelta(hours=2)
+LATE: Final = timedelta(hours=3)
 """How far back hours are read again: a reading may be judged, or judged again, after its hour has ended."""
 ROLL_UP_MAX: Final = timedelta(days=7)
 """Of one round: a first start does not read two months at once."""
@@ -75,21 +75,19 @@ class PostgresAnomalies:
         """See `AnomalyStore`."""
         oldest = now - HISTORY
         async with self._database.transaction(org) as connection:
-            since = await self._rolled_up(connection, org, rule, oldest)
-            first = select(func.min(checks.c.as_of)).where(
-                checks.c.org == org, checks.c.rule == rule, checks.c.as_of >= since
-            )
-            begun = (await connection.execute(first)).scalar_one()
-            if begun is not None:
-                since = max(since, begun.replace(minute=0, second=0, microsecond=0))
-                values = {"org": org, "rule": rule, "since": since, "most": ACCOUNTS_MAX}
-                await connection.execute(_ROLL_UP, values | {"until": since + ROLL_UP_MAX})
+            last = await self._rolled_up(connection, org, rule)
+            # From the first reading that was not taken in: before it there may be weeks without any.
+            c, new = checks.c, oldest if last is None else max(oldest, last + timedelta(hours=1))
+            first = select(func.min(c.as_of)).where(c.org == org, c.rule == rule, c.as_of >= new)
+            begun = (await connection.execute(first)).scalar_one() or new
+            values = {"org": org, "rule": rule, "since": new - LATE, "until": begun + ROLL_UP_MAX, "most": ACCOUNTS_MAX}
+            await connection.execute(_ROLL_UP, values)
             await connection.execute(delete(drift_hours).where(drift_hours.c.org == org, drift_hours.c.hour < oldest))
 
-    async def _rolled_up(self, connection: AsyncConnection, org: str, rule: str, oldest: datetime) -> datetime:
+    async def _rolled_up(self, connection: AsyncConnection, org: str, rule: str) -> datetime | None:
         last = select(func.max(drift_hours.c.hour)).where(drift_hours.c.org == org, drift_hours.c.rule == rule)
-        hour = (await connection.execute(last)).scalar_one()
-        return oldest if hour is None else max(oldest, hour - LATE)
+        hour: datetime | None = (await connection.execute(last)).scalar_one()
+        return hour
 
     async def roll_up_checks(self, org: str, now: datetime) -> None:
         """See `AnomalyStore`; a check in error says nothing about how much differs."""
@@ -118,7 +116,9 @@ class PostgresAnomalies:
             if rows:
                 statement = upsert(drift_hours)
                 statement = statement.on_conflict_do_update(
-                    constraint=drift_hours.primary_key, set_={"value": statement.excluded.value}
+                    constraint=drift_hours.primary_key,
+                    set_={"value": statement.excluded.value},
+                    where=drift_hours.c.value != statement.excluded.value,
                 )
                 await connection.execute(statement, list(rows.values()))
             await connection.execute(delete(drift_hours).where(drift_hours.c.org == org, drift_hours.c.hour < oldest))

@@ -75,6 +75,8 @@ class Corrections:
         self._now = now
         self._shortest = shortest
         self._after: Place | None = None
+        self._silent: set[str] = set()
+        """Organisations whose ledger has not answered in this round: nothing else waits for it."""
         self._asked: dict[str, datetime] = {}
         """When the ledger was asked last, of attempts that it has not answered."""
 
@@ -89,6 +91,7 @@ class Corrections:
                 return (), ()
             begun: list[Attempt] = []
             finished: list[Finished] = []
+            self._silent.clear()
             for waiting in await self.store.unfinished(UNFINISHED_MAX):
                 await self._go_on(waiting, finished)
             for candidate in await self._candidates():
@@ -107,8 +110,12 @@ class Corrections:
         verdict = judge(attempt, waiting.found, waiting.standing, waiting.fresh, self._now())
         if verdict is not None:
             finished.append(await self._finish(attempt, verdict))
-        elif attempt.state == "begun" and self._now() - self._asked.get(attempt.id, _NEVER) >= ASK_AGAIN_AFTER:
+        elif attempt.state == "begun" and self._may_ask(attempt):
             await self._post(attempt, finished)
+
+    def _may_ask(self, attempt: Attempt) -> bool:
+        waited = self._now() - self._asked.get(attempt.id, _NEVER)
+        return attempt.org not in self._silent and waited >= ASK_AGAIN_AFTER
 
     async def _try(self, candidate: Candidate, begun: list[Attempt], finished: list[Finished]) -> None:
         found, standing, earlier = candidate
@@ -120,6 +127,8 @@ class Corrections:
         if action == "refetch":
             if await self.store.begin(attempt):
                 begun.append(attempt)
+            return
+        if found.org in self._silent:
             return
         if await self.store.posted_since(found.org, now - timedelta(hours=1)) >= policy.per_hour_max:
             return
@@ -147,6 +156,7 @@ class Corrections:
         except LedgerRefused as refused:
             finished.append(await self._finish(attempt, Verdict(False, "refused", str(refused))))
         except LedgerUnavailable as away:
+            self._silent.add(attempt.org)
             # It may have booked: the same key is sent again, and no other one, as long as there is time.
             if self._now() >= attempt.validate_by:
                 finished.append(await self._finish(attempt, Verdict(False, "unavailable", str(away))))

@@ -137,6 +137,15 @@ async def test_the_last_reading_of_an_hour_counts_and_a_later_verdict_on_it(desk
     assert await desk.run(value) == [("0",)]
 
 
+async def test_weeks_without_a_reading_are_stepped_over(desk: Desk) -> None:
+    """A provider that was away for a month."""
+    await desk.read("a", "5", NOW - timedelta(days=40))
+    await desk.look()
+    await desk.read("a", "3", NOW - timedelta(minutes=1), offset=10_001)
+    await desk.look()
+    assert await desk.run("SELECT value::text FROM drift_hours ORDER BY hour") == [("5",), ("3",)]
+
+
 async def test_the_history_is_bounded(desk: Desk) -> None:
     """Eight weeks, and an account that is read no more is forgotten with what was open about it."""
     await desk.history("usdc_buffer", 70 * 24)

@@ -179,6 +179,22 @@ async def test_after_a_crash_the_same_attempt_goes_on_and_a_dead_ledger_is_given
     assert desk.ledger.books == {}
 
 
+async def test_a_ledger_that_is_silent_is_asked_once_a_round(desk: Desk) -> None:
+    """Its other exceptions wait, so that nobody else's do."""
+    for name in ("a", "b", "c"):
+        await desk.exception(name)
+        desk.ledger.answers[name] = lambda _: web.json_response({}, status=503)
+    async with HttpLedgers(desk.policies().addresses) as ledgers:
+        corrections = desk.corrections(ledgers)
+        await correct_once(corrections)
+        assert [state for _, state, _ in await desk.attempts()] == ["begun"]
+        desk.ledger.answers.clear()
+        desk.now += ASK_AGAIN_AFTER
+        await correct_once(corrections)
+    assert [state for _, state, _ in await desk.attempts()] == ["waiting", "waiting", "waiting"]
+    assert desk.ledger.books == {name: Decimal("0.50") for name in ("a", "b", "c")}
+
+
 async def test_an_hours_adjustments_are_limited(desk: Desk) -> None:
     """What is systematically wrong is not mended by a hundred entries."""
     for number in range(4):
