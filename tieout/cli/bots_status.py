@@ -68,10 +68,10 @@ def _reader(origin: Origin) -> "Callable[[], Standing]":
 
     if origin == "alerts" or (origin == "auto" and os.environ.get("TIEOUT_API_KEY")):
         from tieout.api import from_environment
-        from tieout.bots.view.live import standing_of_alerts
+        from tieout.bots.view.live import LiveView
 
-        api, thresholds = from_environment(), ThresholdsFile()
-        return lambda: standing_of_alerts(api, thresholds.current().thresholds)
+        view, thresholds = LiveView(from_environment()), ThresholdsFile()
+        return lambda: view.standing(thresholds.current().thresholds)
     from tieout.bots.service import read_settings
     from tieout.bots.view.reports import standing_of_reports
 

@@ -51,6 +51,8 @@ def _chosen(org: str, chosen: VerdictFilter) -> Select[tuple[object, ...]]:
         query = query.where(c.as_of >= chosen.since)
     if chosen.until is not None:
         query = query.where(c.as_of < chosen.until)
+    if chosen.judged_since is not None:
+        query = query.where(c.log_time >= chosen.judged_since)
     if chosen.latest:
         each = (c.rule, c.key, c.code, c.currency)
         query = query.ext(distinct_on(*each)).order_by(*each, c.log_time.desc(), c.log_offset.desc())

@@ -257,6 +257,7 @@ checks = Table(
     Column("usage", Numeric),
     Column("partial", Boolean, comment="the period has no closing reading yet"),
     Index(None, "org", "rule", "as_of"),
+    Index(None, "org", "pack", "log_time"),
 )
 
 feeds = Table(

@@ -42,6 +42,8 @@ class VerdictFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     """Of readings as of this time or later."""
     until: datetime | None = None
+    judged_since: datetime | None = None
+    """Given at this log time or later, whatever the reading is as of."""
     latest: bool = False
     """Only the last of each rule, key, check and currency."""
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from services.alerts.adapters.check_store import PostgresChecks
@@ -83,6 +84,15 @@ async def test_only_the_last_of_each(database: Database) -> None:
     """The one that stands last in the log, whatever it is as of."""
     await stored(database, check("bot1", 5, "0.1"), check("bot1", 6, "0.2"), check("bot2", 1, "0.3"))
     assert await told(database, latest="true") == [("bot1", "06", "0.2"), ("bot2", "01", "0.3")]
+
+
+async def test_what_was_judged_since_whatever_it_is_as_of(database: Database) -> None:
+    """A late reading of long ago is news for who asked a minute ago."""
+    late = msgspec.structs.replace(check("bot1", 1, None, "stale"), log=check("bot1", 9, None).log)
+    await stored(database, check("bot1", 8, "0.1"), late)
+    since = (START + timedelta(minutes=9)).isoformat()
+    assert await told(database, pack="bots", judged_since=since) == [("bot1", "01", None)]
+    assert await told(database, pack="bots", judged_since=since, latest="true") == [("bot1", "01", None)]
 
 
 async def test_pages_hold_all_of_them_once(database: Database) -> None:

@@ -1,6 +1,7 @@
 """How the bots stand by what alerts has stored: the same findings that `reconcile` reports."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,22 +18,46 @@ from tieout.bots.view.standing import Figures, Standing, bots_of
 PACK = "bots"
 CHECKS_ROWS = 1_000
 DISCREPANCY_ROWS = 200
-LOOK_BACK = timedelta(days=7)
+LOOK_BACK = timedelta(days=1)
 """Of bots that said nothing for longer only what is open is shown."""
+LATE = timedelta(minutes=5)
+"""How long after its log time a verdict may be stored; the next look asks for those again."""
+
+Place = tuple[str, str, str | None, str | None]
+"""Rule, bot, check, currency."""
+
+
+@dataclass(slots=True)
+class LiveView:
+    """Looks at alerts again and again; only what was judged since the last look is asked for."""
+
+    api: AlertsApi
+    _last: dict[Place, Check] = field(default_factory=dict)
+    _looked_at: datetime | None = None
+
+    def standing(self, thresholds: Thresholds) -> Standing:
+        """Ask alerts for what is open and for the last verdicts.
+
+        Raises:
+            TieoutError: alerts does not answer, or refuses the key.
+        """
+        now = datetime.now(UTC)
+        since = now - LOOK_BACK if self._looked_at is None else self._looked_at - LATE
+        for row in _checks(self.api, {"pack": PACK, "latest": "true", "judged_since": since.isoformat()}):
+            check = _check(row)
+            place = (check.rule, str(check.key), check.code, check.currency)
+            if place not in self._last or _rank(self._last[place]) <= _rank(check):
+                self._last[place] = check
+        self._looked_at = now
+        checks = [check for check in self._last.values() if check.log.time >= now - LOOK_BACK]
+        findings = findings_of((_discrepancy(row) for row in _open(self.api)), _still_true(checks), thresholds)
+        names = {str(check.key) for check in checks if thresholds.of(str(check.key)).enabled}
+        return Standing(f"alerts at {self.api.url}", now, bots_of(names, findings, _last_figures(checks)), findings)
 
 
 def standing_of_alerts(api: AlertsApi, thresholds: Thresholds) -> Standing:
-    """Ask alerts for what is open and for the last verdicts.
-
-    Raises:
-        TieoutError: alerts does not answer, or refuses the key.
-    """
-    now = datetime.now(UTC)
-    rows = list(_checks(api, {"pack": PACK, "latest": "true", "since": (now - LOOK_BACK).isoformat()}))
-    checks = [_check(row) for row in rows]
-    findings = findings_of((_discrepancy(row) for row in _open(api)), _still_true(checks), thresholds)
-    names = {str(check.key) for check in checks if thresholds.of(str(check.key)).enabled}
-    return Standing(f"alerts at {api.url}", now, bots_of(names, findings, _last_figures(checks)), findings)
+    """Ask alerts once; see `LiveView.standing`."""
+    return LiveView(api).standing(thresholds)
 
 
 def _still_true(checks: list[Check]) -> Iterator[Check]:

@@ -57,6 +57,10 @@ def router(store: CheckStore) -> APIRouter:
         ] = None,
         since: AwareDatetime | None = None,
         until: AwareDatetime | None = None,
+        judged_since: Annotated[
+            AwareDatetime | None,
+            Query(description="Given at this log time or later; with `pack` quick, and what a poller asks for."),
+        ] = None,
         latest: Annotated[bool, Query(description="Only the last of each rule, key, check and currency.")] = False,
         limit: Annotated[int, Query(ge=1, le=ROWS_MAX)] = 200,
         cursor: CursorText = None,
@@ -69,6 +73,7 @@ def router(store: CheckStore) -> APIRouter:
             key=None if key is None else msgspec.json.encode(key).decode(),
             since=since,
             until=until,
+            judged_since=judged_since,
             latest=latest,
         )
         rows = await store.verdicts(caller.org, chosen, _after(cursor), limit + 1)

@@ -18,7 +18,7 @@ from shared.packs.bots.findings import Finding
 from shared.packs.bots.thresholds import BotThresholds, Thresholds
 from tieout.bots.feed.figures import FIGURES_FILE, keep_figures, read_figures
 from tieout.bots.view.drift_chart import drift_html, drift_svg
-from tieout.bots.view.live import standing_of_alerts
+from tieout.bots.view.live import LiveView, standing_of_alerts
 from tieout.bots.view.reports import history_of_reports, standing_of_reports
 from tieout.bots.view.standing import Figures, Standing, bots_of
 from tieout.cli import build
@@ -157,8 +157,11 @@ class Alerts:
 
     def __init__(self, checks: list[dict[str, Any]], discrepancies: list[dict[str, Any]]) -> None:
         self.checks, self.discrepancies = checks, discrepancies
+        self.asked: list[dict[str, str]] = []
 
     def get(self, path: str, query: dict[str, str]) -> Any:
+        if path == "/v1/checks" and "cursor" not in query:
+            self.asked.append(query)
         rows = (
             self.checks if path == "/v1/checks" else [one for one in self.discrepancies if one["rule"] == query["rule"]]
         )
@@ -167,7 +170,7 @@ class Alerts:
 
 
 def check(code: str | None, result: str, offset: int, **fields: Any) -> dict[str, Any]:
-    at = (NOW + timedelta(seconds=offset)).isoformat()
+    at = (datetime.now(UTC) + timedelta(seconds=offset - 60)).isoformat()
     nothing = dict.fromkeys(("currency", "expected", "actual", "difference", "reason"))
     named = {"rule": "bots.state", "pack": "bots", "key": "bot1", "code": code, "result": result, "as_of": at}
     return nothing | named | {"log_partition": 0, "log_offset": offset, "log_time": at} | fields
@@ -219,6 +222,22 @@ def test_live_findings_are_what_is_open_and_what_could_not_be_judged() -> None:
     assert {one.bot: one.status for one in found.bots} == {"bot1": "warning", "bot3": "warning"}
     assert found.bots[0].figures is not None
     assert found.bots[0].figures.drift == Decimal("0.3")
+
+
+def test_later_looks_ask_for_what_is_new_and_keep_what_was_there() -> None:
+    """A verdict that is stored a little late is not missed; an older one changes nothing."""
+    alerts = Alerts([check("base_pct_out_of_range", "passed", 5), check("fees_paid_negative", "error", 5)], [])
+    view = LiveView(alerts)
+    assert [one.name for one in view.standing(Thresholds()).findings] == ["not_a_number"]
+    alerts.checks = [
+        check("base_pct_out_of_range", "error", 4),
+        check("base_pct_out_of_range", "passed", 5, key="bot2"),
+    ]
+    found = view.standing(Thresholds())
+    assert [one.bot for one in found.bots] == ["bot1", "bot2"]
+    assert [(one.name, one.about) for one in found.findings] == [("not_a_number", "fees_paid_negative")]
+    first, second = (datetime.fromisoformat(query["judged_since"]) for query in alerts.asked)
+    assert timedelta(hours=23) < second - first < timedelta(hours=24)
 
 
 # ---- pictures
