@@ -68,6 +68,12 @@ def item_id(org: str, rule: str, key: Sequence[str], opener: str) -> ItemId:
     return ItemId(_uuid([org, rule, *key, opener, "item"]))
 
 
+def group_item_id(group: bytes, opener: str) -> ItemId:
+    """Return the same for a group key, which is the canonical array of org, rule and key."""
+    named = b'%b%b,%b,"item"]' % (_NAMESPACE_BYTES, group[:-1], _encode(opener))
+    return ItemId(uuid_of(sha1(named, usedforsecurity=False).hexdigest()))
+
+
 def dead_letter_id(reason: str, inbox_partition: int, inbox_offset: int, rule: str | None) -> str:
     """Return the id of a dead letter: the same record set aside twice for the same reason is one."""
     return _uuid(["dead letter", reason, str(inbox_partition), str(inbox_offset), rule])

@@ -167,4 +167,4 @@ def read_group_key(group: bytes) -> GroupName:
     assert rule is not None
     if key and key[0] is None:
         return GroupName(org, rule, (f"record:{key[1]}/{key[2]}",), keyless=True)
-    return GroupName(org, rule, tuple(part or "" for part in key))
+    return GroupName(org, rule, tuple(key))  # type: ignore[arg-type]  # only the first part may be null
