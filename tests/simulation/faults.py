@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-RUN_S = 10.0
+RUN_S = 6.0
 """Simulated time in which legs arrive and faults happen."""
 
 

@@ -16,10 +16,9 @@ from tests.simulation.world import Plan
 
 SAMPLE = range(45)
 PLANTED = {
-    planted.NO_FENCING: Plan(2, planted=planted.NO_FENCING),
+    planted.NO_FENCING: Plan(7, planted=planted.NO_FENCING),
     planted.NO_AWAIT: Plan(19, planted=planted.NO_AWAIT),
     planted.NO_PLACES: Plan(17, planted=planted.NO_PLACES),
-    planted.NO_DOUBT: Plan(29, faults_most=60, planted=planted.NO_DOUBT, kinds=("lost commit",)),
 }
 """Where to begin, so that the first seeds that find it come soon; any other beginning would do."""
 TRIED_MAX = 60
@@ -37,13 +36,23 @@ def test_a_sample_of_seeds_loses_and_doubles_nothing(part: int) -> None:
     assert {seed: told for seed, told in wrong.items() if told} == {}
 
 
-@pytest.mark.parametrize("fault", planted.ALL)
+@pytest.mark.parametrize("fault", sorted(PLANTED))
 def test_a_planted_fault_is_found_and_shrunk(fault: str) -> None:
     plans = (replace(PLANTED[fault], seed=PLANTED[fault].seed + number) for number in range(TRIED_MAX))
     small = shrunk(next(plan for plan in plans if judged(plan).wrong))
     assert judged(small).wrong
-    assert len(small.faults()) <= 6
+    assert len(small.faults()) <= 3
     assert judged(replace(small, planted="")).wrong == []
+
+
+def test_a_late_end_of_a_transaction_would_tear_the_next_one() -> None:
+    """Kafka's own hole (KIP-890): a producer that is used on after its end was asked for twice loses results.
+
+    It takes a request that is late by just so many milliseconds: few seeds meet it, with many lost answers each.
+    """
+    plan = Plan(34, faults_most=60, kinds=("lost commit",))
+    assert any(judged(replace(plan, seed=plan.seed + n, planted=planted.NO_DOUBT)).wrong for n in range(TRIED_MAX))
+    assert judged(plan).wrong == []
 
 
 def test_the_same_seed_is_the_same_run() -> None:
@@ -55,7 +64,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 
 def test_the_printed_command_repeats_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    seed = next(seed for seed in range(2, 60) if judged(Plan(seed, planted=planted.NO_FENCING)).wrong)
+    seed = next(seed for seed in range(7, 60) if judged(Plan(seed, planted=planted.NO_FENCING)).wrong)
     assert main(["--seed", str(seed), "--planted", planted.NO_FENCING]) == 1
     assert "WRONG" in capsys.readouterr().out
     assert main(["--seed", str(seed)]) == 0

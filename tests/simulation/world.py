@@ -196,7 +196,7 @@ class World:
             await asyncio.sleep(LOOK_S)
         self.settled_s = self.loop.time() - begun_s
         # What a zombie still has in hand comes now, if ever.
-        await asyncio.sleep(4.0)
+        await asyncio.sleep(3.0)
         for keeper in keepers:
             keeper.cancel()
         if not self.wrong:
