@@ -90,9 +90,14 @@ async def test_the_load_climbs_until_something_falls_behind_and_loses_nothing() 
     code, told = await tieout("bench", "load", "--from", "100", "--factor", "4", "--steps", "2", "--step-s", "4")
 
     assert (code, told["benchmark"]) == (0, "load")
-    assert told["sustained_events_per_second"] >= 100
     assert told["events"] == 2 * told["stored_items"]
-    first = told["steps"][0]
-    assert (first["fell_behind"], set(first["lag_records"])) == (None, {"normaliser", "matcher", "sink"})
-    assert first["latency_ms"]["p50"] > 0
-    assert min(first["memory_mib"].values()) > 10
+    steps = told["steps"]
+    # How much it is depends on what else the machine does; that the climb ends with the first step that fails does not.
+    assert [one["fell_behind"] for one in steps[:-1]] == [None] * (len(steps) - 1)
+    held = [one["events_per_second"] for one in steps if one["fell_behind"] is None]
+    assert told["sustained_events_per_second"] == max(held, default=0)
+    for one in steps:
+        assert set(one["lag_records"]) == {"normaliser", "matcher", "sink"}
+        assert min(one["memory_mib"].values()) > 10
+        assert one["accepted_per_second"] > 0
+        assert one["fell_behind"] is not None or one["latency_ms"]["p50"] > 0

@@ -8,6 +8,7 @@ ends the climb; then the time is taken until all of it is stored.
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -56,12 +57,15 @@ BACKLOG_S_MAX = 2.0
 """More than so many seconds' worth of records in front of a stage at the end of a step: it is falling behind."""
 BEHIND_S_MAX = 1.0
 """The sender itself: beyond it, the step did not have its rate."""
+WARM_UP_S = 3
+WARM_UP_RATE = 100
 DRAIN_TIMEOUT_S = 300.0
 METRICS_AGE_S = 1.0
 """Gauges of lag are brought up to date about once a second."""
 MARKER_RECORDS = 1
 """Behind the last record of a transaction stands its marker, which nobody reads: it is no backlog."""
 CONNECTIONS = 32
+WIDTH_IN_FILES = 150
 LAGS: Mapping[str, str] = {
     "normaliser": "tieout_ingest_normaliser_lag_records",
     "matcher": "tieout_matcher_lag_records",
@@ -144,6 +148,8 @@ async def bench(
     async with running_stack(wanted, prepare, say, lambda name, line: say(f"{name}: {line}")) as stack:
         load = _Load(stack, keys["ingest"])
         async with load.sending(), _watching(stack.kafka, load):
+            # Not counted as a step: first connections, first transactions, plans of first queries.
+            await load.step(WARM_UP_RATE, WARM_UP_S)
             for rate in rates:
                 steps.append(await load.step(rate, step_s))
                 say(_line(steps[-1]))
@@ -416,7 +422,8 @@ def show(climb: Climb, *, as_json: bool) -> None:
             "/".join(f"{mib:,.0f}" for mib in step.memory_mib.values()),
             f"{step.fell_behind} fell behind" if step.fell_behind else "held",
         )
-    console = Console()
+    # In a file or a pipe nothing is cut off to fit a terminal.
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH_IN_FILES)
     console.print(table)
     console.print(
         f"sustained: {climb.sustained_events_per_second:,} events per second; all {climb.events:,} events were stored "
