@@ -92,7 +92,7 @@ def make_workshop(
 ) -> Workshop:
     """Return what partitions are made of."""
     topics = Topics(kafka.topic_prefix)
-    routes = Routes(topics, counts[topics.dead_letters])
+    routes = Routes(topics, counts[topics.dead_letters], pairs_as_json=settings.matches_as_json)
 
     def transactions(partition: int) -> ProducerTransactions:
         name = f"{settings.matcher_group}-{partition}"

@@ -32,6 +32,9 @@ class MatcherSettings(ServiceSettings):
     compression: Literal["none", "snappy", "zstd", "gzip"] = "snappy"
     """Of results and state: snappy makes them a sixth for 0.2 us a record, less than sending the rest would take. (The
     client offers lz4 only at a level that takes ten times as long.)"""
+    matches_as_json: bool = False
+    """Write pairs that agree to `matches` as JSON items too, for consumers that do not read legs. It costs the matcher
+    about a third of its throughput."""
     snapshot_threshold_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Changes since the last snapshot below this are not worth a new one: a restore reads them in about a second."""
     snapshot_chunk_bytes: int = Field(default=512 * 1024, ge=1)

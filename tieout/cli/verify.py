@@ -79,7 +79,7 @@ def verify(
 
 async def _verify(only: list[int] | None, from_ms: int | None, to_ms: int | None) -> "list[Verified]":
     from services.matcher.adapters.evidence import KafkaEvidence
-    from services.matcher.adapters.results import identify, values_of
+    from services.matcher.adapters.results import identify, in_json, values_of
     from services.matcher.domain.core import Core
     from services.matcher.use_cases.verify import Shell, verify_partition
     from shared.errors import UsageError
@@ -101,7 +101,7 @@ async def _verify(only: list[int] | None, from_ms: int | None, to_ms: int | None
             for number in only or range(count):
                 if not 0 <= number < count:
                     raise UsageError(f"--partition {number}: legs has the partitions 0 to {count - 1}")
-                shell = Shell(core=Core, results=values_of, identify=identify)
+                shell = Shell(core=Core, results=values_of, identify=identify, in_json=in_json)
                 found.append(await verify_partition(number, evidence, shell, from_ms=from_ms, to_ms=to_ms, step=step))
     return found
 

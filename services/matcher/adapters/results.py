@@ -63,12 +63,18 @@ def _context(batch: Batch, found: Discrepancy) -> Headers:
     return batch.contexts.get(group_key(found.org, found.rule, key), ())
 
 
-def item_results(batch: Batch) -> Iterator[Result]:
+def item_results(batch: Batch, *, pairs_as_json: bool = False) -> Iterator[Result]:
     """Every revision of every item, keyed by its group."""
     contexts = batch.contexts
     for group, item in batch.changes.items:
         headers = list(contexts.get(group, ())) if contexts else _NO_HEADERS
-        yield group, item if type(item) is bytes else encode_json(item), headers
+        value = item if type(item) is bytes else encode_json(item)
+        yield group, in_json(value) if pairs_as_json else value, headers
+
+
+def in_json(value: bytes) -> bytes:
+    """Return a result as JSON, also where it is published as the two legs of a pair."""
+    return value if value[:1] == b"{" else encode_json(read_item(value))
 
 
 def check_results(batch: Batch) -> Iterator[Result]:
@@ -147,8 +153,9 @@ def progress_results(batch: Batch) -> Iterator[Result]:
 class Routes:
     """Which results go to which topic and partition, in which order."""
 
-    def __init__(self, topics: Topics, dead_letter_partitions: int) -> None:
+    def __init__(self, topics: Topics, dead_letter_partitions: int, *, pairs_as_json: bool = False) -> None:
         self._topics = topics
+        self._pairs_as_json = pairs_as_json
         self._dead_letter_partitions = dead_letter_partitions
 
     def results(self, number: int) -> list[TopicPartition]:
@@ -167,7 +174,11 @@ class Routes:
         if changes.discrepancies or told:
             yield topics.discrepancies, number, chain(discrepancy_results(batch), progress_results(batch))
         if changes.items or told:
-            yield topics.matches, number, chain(item_results(batch), progress_results(batch))
+            yield (
+                topics.matches,
+                number,
+                chain(item_results(batch, pairs_as_json=self._pairs_as_json), progress_results(batch)),
+            )
         if changes.checks or changes.feeds or told:
             yield topics.checks, number, chain(check_results(batch), progress_results(batch))
         if changes.dead_letters:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiokafka import TopicPartition
 
+from services.matcher.adapters.results import in_json
 from services.matcher.settings import MatcherSettings
 from shared.kafka.client import consumer, producer
 from shared.kafka.settings import KafkaSettings
@@ -130,6 +131,7 @@ ALTERATIONS: list[tuple[str, int, Callable[[bytes], bytes | None], str]] = [
     ("discrepancies", 20, lambda value: value.replace(b'"severity":"', b'"severity":"x', 1), "altered"),
     ("discrepancies", 20, lambda _: None, "missing"),
     ("matches", 20, lambda value: value.replace(b"succeeded", b"Succeeded", 1), "altered"),
+    ("matches", 20, lambda value: in_json(value).replace(b"succeeded", b"Succeeded", 1), "altered"),
     ("matches", 20, lambda _: None, "missing"),
     ("matcher-checkpoints", 0, lambda value: value.replace(b"evt_ledger", b"evt_ledgeR", 1), "state"),
 ]
@@ -144,6 +146,13 @@ async def test_one_altered_record_is_found_in_a_copy_of_the_topics(
     faithful = await copied(kafka_settings, f"{kafka_settings.topic_prefix}copy.", lambda _topic, _count, value: value)
     told = await asyncio.to_thread(verify, faithful)
     assert told.returncode == 0, told.stdout + told.stderr
+
+    def rewritten(topic: str, _count: int, value: bytes) -> bytes:
+        return in_json(value) if topic == "matches" else value
+
+    as_json = await copied(kafka_settings, f"{kafka_settings.topic_prefix}json.", rewritten)
+    told = await asyncio.to_thread(verify, as_json)
+    assert told.returncode == 0, "pairs published as JSON (matches_as_json): " + told.stdout + told.stderr
 
     for number, (topic, record, change, says) in enumerate(ALTERATIONS):
         altered = await copied(

@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from services.matcher.adapters.results import Routes, cloud_event_headers
+from services.matcher.adapters.results import Routes, cloud_event_headers, in_json, item_results
 from services.matcher.domain.changes import Changes
 from services.matcher.ports import Batch
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Discrepancy, LogPosition, Progress
-from shared.contracts.leg import group_key
+from shared.contracts.item import Item
+from shared.contracts.leg import Leg, encode_leg_record, group_key
+from shared.contracts.matched_pair import PairWords, encode_pair, encode_words, read_item
 from shared.kafka.topics import Topics
 
 AT = datetime(2026, 3, 2, 10, 0, 0, 1000, tzinfo=UTC)
@@ -76,3 +78,22 @@ def test_a_sampled_leg_passes_its_trace_on_to_its_groups_discrepancy_only():
     first, second = routed(Batch(9, 6, 2, changes, contexts={key: TRACE}))["t.discrepancies/9"]
     assert TRACE[0] in first[2]
     assert TRACE[0] not in second[2]
+
+
+def test_pairs_are_written_as_json_for_consumers_that_ask_for_it() -> None:
+    """`matches_as_json`: the same item, whoever reads it."""
+    legs = [
+        encode_leg_record(
+            Leg("g", side, source, f"{source}-1", f"e{side}", 1_000, 0, 0, 1, amount="7.00", currency="EUR")
+        )
+        for side, source in enumerate(("ledger", "stripe"))
+    ]
+    group = group_key("acme", "billing.payments", ("p1",))
+    pair = encode_pair(encode_words(PairWords("billing", ("internal", "provider"))), group, 9, 5, 1, *legs)
+    batch = Batch(9, 6, 1, Changes(items=[(group, pair)]))
+
+    (_, short, _), (_, written, _) = next(item_results(batch)), next(item_results(batch, pairs_as_json=True))
+
+    assert short == pair
+    assert msgspec.json.decode(written, type=Item) == read_item(pair)
+    assert in_json(written) == written
