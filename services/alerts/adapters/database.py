@@ -69,8 +69,9 @@ def is_away(error: BaseException) -> bool:
         return error.connection_invalidated or is_away(_cause(error))
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
-        # 08: connection; 57P0x: shutting down or starting; 53300: too many connections; 25006: a standby.
-        return state.startswith(("08", "57P0")) or state in {"53300", "25006"}
+        # 08: connection; 53: no room on its disk, no memory, no connection left; 57P0x: shutting down or starting;
+        # 25006: a standby.
+        return state.startswith(("08", "53", "57P0")) or state == "25006"
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)
     return isinstance(error, OSError)

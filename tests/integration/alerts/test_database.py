@@ -155,6 +155,13 @@ async def test_a_wrong_database_name_is_said_and_not_waited_for(database_url: st
         await wait_for_database(Database(wrong), 30)
 
 
+@pytest.mark.parametrize(
+    "error", [asyncpg.DiskFullError, asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError]
+)
+def test_a_server_without_room_is_waited_for(error: type[asyncpg.PostgresError]):
+    assert is_away(error("could not extend file: No space left on device"))
+
+
 async def test_whatever_a_lost_connection_says_the_database_is_away(database: Database):
     """A server that dies in the middle of a COPY leaves the driver in the belief that two things happen at once."""
     with pytest.raises(DatabaseAway):  # noqa: PT012 - the connection breaks inside
