@@ -14,6 +14,7 @@ from services.alerts.adapters.database import (
     Database,
     DatabaseAway,
     DatabaseRefused,
+    is_away,
     migrate,
     wait_for_database,
 )
