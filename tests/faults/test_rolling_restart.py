@@ -30,7 +30,7 @@ from shared.kafka.client import await_sent, producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 from tests.support.servers import Server
-from tests.support.topic_log import all_records, is_progress
+from tests.support.topic_log import all_records, is_progress, read_item
 from tieout.bench.harness import say
 from tieout.bench.prepared_legs import ORG, Prepared, prepared_legs
 from tieout.local.places import free_ports
@@ -287,7 +287,7 @@ async def _compare(kafka: KafkaSettings, topics: Topics, url: str, stream: Strea
 
 
 async def _results(kafka: KafkaSettings, topic: str, kind: type[T]) -> list[T]:
-    decode = msgspec.json.Decoder(kind).decode
+    decode = read_item if kind is Item else msgspec.json.Decoder(kind).decode
     return [decode(one.value) for one in await all_records(kafka, topic) if one.value and not is_progress(one)]
 
 
