@@ -57,6 +57,7 @@ BACKLOG_S_MAX = 2.0
 """More than so many seconds' worth of records in front of a stage at the end of a step: it is falling behind."""
 BEHIND_S_MAX = 1.0
 """The sender itself: beyond it, the step did not have its rate."""
+KNOWN_TIMEOUT_S = 60.0
 WARM_UP_S = 3
 WARM_UP_RATE = 100
 DRAIN_TIMEOUT_S = 300.0
@@ -149,6 +150,7 @@ async def bench(
         load = _Load(stack, keys["ingest"])
         async with load.sending(), _watching(stack.kafka, load):
             # Not counted as a step: first connections, first transactions, plans of first queries.
+            await load.known()
             await load.step(WARM_UP_RATE, WARM_UP_S)
             for rate in rates:
                 steps.append(await load.step(rate, step_s))
@@ -203,6 +205,20 @@ class _Load:
         connector = aiohttp.TCPConnector(limit=CONNECTIONS)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as self._session:
             yield
+
+    async def known(self) -> None:
+        """Return once ingest takes a payment: the key reaches it over a topic, a moment after it was made."""
+        number, self._number = self._number, self._number + 1
+        try:
+            async with asyncio.timeout(KNOWN_TIMEOUT_S):
+                for source in ("ledger", "bank"):
+                    seen = _Seen()
+                    while not seen.accepted:
+                        await self._post(source, [number], seen)
+                        await asyncio.sleep(WINDOW_S)
+                    self.events += 1
+        except TimeoutError:
+            raise DependencyAway(f"for {KNOWN_TIMEOUT_S:g} s ingest refused the first event") from None
 
     async def step(self, rate: int, step_s: int) -> Step:
         """Send `rate` events per second for `step_s` seconds; return how it went."""
