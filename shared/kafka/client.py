@@ -178,7 +178,8 @@ def faststream_broker(settings: KafkaSettings, **overrides: Any) -> "KafkaBroker
     from faststream.kafka import KafkaBroker
 
     options: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers,
+        # A list: FastStream takes a text for one address, commas and all.
+        "bootstrap_servers": [address.strip() for address in settings.bootstrap_servers.split(",")],
         "client_id": settings.client_id,
         "request_timeout_ms": settings.request_timeout_ms,
         "retry_backoff_ms": RETRY_BACKOFF_MS,

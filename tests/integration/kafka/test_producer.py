@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from shared.kafka.client import producer
+from shared.kafka.client import faststream_broker, producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics, apply_topics
+from tests.support.servers import Server
 from tieout.local.kafka_jvm import JvmKafka
 
 pytestmark = pytest.mark.kafka
@@ -57,3 +58,13 @@ async def test_a_stop_sends_what_waits(kafka_settings: KafkaSettings, topics: To
     sent = await client.send(topics.inbox, b"last", key=b"k")
     await client.stop()
     assert (await sent).offset == 0
+
+
+async def test_several_addresses_are_several_for_faststream_too(kafka: Server) -> None:
+    """One broker of three may be away."""
+    broker = faststream_broker(KafkaSettings.local(f"127.0.0.1:1, {kafka.address}"))
+    await broker.start()
+    try:
+        assert await broker.ping(timeout=10)
+    finally:
+        await broker.stop()
