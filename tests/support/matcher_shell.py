@@ -1,6 +1,7 @@
 """What tests of the matcher's shell are made of: a core that only counts, records of the log, a readable worker."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from shared.kafka.topics import Topics
 START_MS = 1_780_000_000_000
 HUGE = "huge:"
 """A leg whose id begins so makes a result of as many bytes as follow."""
+TOLD_TIMEOUT_S = 5.0
 
 
 class CountingCore:
@@ -300,7 +302,7 @@ async def read_all(kafka: KafkaSettings, topic: str) -> list[object]:
         numbers = await reader._client._wait_on_metadata(topic)
         places = [TopicPartition(topic, number) for number in sorted(numbers)]
         reader.assign(places)
-        begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
+        begins, ends = await reader.beginning_offsets(places), await _ends(kafka, reader, places)
         for place in places:
             reader.seek(place, begins[place])
         found: list[object] = []
@@ -312,6 +314,28 @@ async def read_all(kafka: KafkaSettings, topic: str) -> list[object]:
         return found
     finally:
         await reader.stop()
+
+
+async def _ends(
+    kafka: KafkaSettings, reader: AIOKafkaConsumer, places: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Where committed records end, once the broker has told readers of every transaction that is over.
+
+    It writes that behind the answer to the owner, on a busy machine a second later. A transaction that stays open is not
+    waited for.
+    """
+    everything = consumer(kafka, auto_offset_reset="none", isolation="read_uncommitted")
+    await everything.start()
+    try:
+        written = await everything.end_offsets(places)
+    finally:
+        await everything.stop()
+    committed: dict[TopicPartition, int] = await reader.end_offsets(places)
+    give_up_s = time.monotonic() + TOLD_TIMEOUT_S
+    while committed != written and time.monotonic() < give_up_s:
+        await asyncio.sleep(0.05)
+        committed = await reader.end_offsets(places)
+    return committed
 
 
 def is_progress(record: object) -> bool:
