@@ -184,6 +184,12 @@ async def _limit_batches(kafka: KafkaSettings, limit: str) -> None:
         await client.close()
 
 
+@pytest.mark.xfail(
+    reason="an endpoint that is registered while the clock of alerts is ahead of the broker's by N minutes hears nothing "
+    "of its first N minutes: it compares its own time with the broker's",
+    raises=AssertionError,
+    strict=True,
+)
 async def test_clocks_that_are_minutes_apart(kafka_settings: KafkaSettings, database_url: str) -> None:
     """Ingest three minutes ahead, the matcher four behind, alerts five ahead; time in the log is the broker's."""
     if not FAKETIME.exists():  # noqa: ASYNC240 - before anything runs
@@ -198,7 +204,6 @@ async def test_clocks_that_are_minutes_apart(kafka_settings: KafkaSettings, data
         made.faults["clock skewed by minutes"] += 3
 
     clocks = {"ingest": _shifted(180), "matcher": _shifted(-240), "alerts": _shifted(300)}
-    # Messages to endpoints carry the time of alerts, which is not what is drilled here.
     await drill("clock-skew", kafka_settings, database_url, breaking, seconds=30, environments=clocks)
 
 
