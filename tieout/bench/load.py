@@ -53,7 +53,7 @@ ROWS_PER_REQUEST_MAX = 500
 SECOND_SIDE_AFTER_WINDOWS = 3
 DIFFERS_EVERY = 50
 """One payment in so many raises a discrepancy, by which latency is measured."""
-BACKLOG_S_MAX = 2.0
+BACKLOG_S_MAX = 1.0
 """More than so many seconds' worth of records in front of a stage at the end of a step: it is falling behind."""
 BEHIND_S_MAX = 1.0
 """The sender itself: beyond it, the step did not have its rate."""
@@ -290,7 +290,7 @@ class _Load:
     async def _found(self, seen: _Seen) -> None:
         """Give the step's last discrepancies the time that a backlog within the limit takes."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(2 * BACKLOG_S_MAX):
+            async with asyncio.timeout(4 * BACKLOG_S_MAX):
                 while len(seen.found) < len(seen.sent):  # noqa: ASYNC110 - filled by the reader
                     await asyncio.sleep(0.05)
 
