@@ -85,8 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--show", action="store_true", help="print what happens in the run")
     given = parser.parse_args(arguments)
-    keep = None if given.keep is None else frozenset(int(number) for number in given.keep.split(",") if number)
     kinds = tuple(kind for kind in given.kinds.split(",") if kind)
+    if unknown := set(kinds) - KINDS.keys():
+        parser.error(f"--kinds: there is no {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    try:
+        keep = None if given.keep is None else frozenset(int(number) for number in given.keep.split(",") if number)
+    except ValueError:
+        parser.error("--keep takes numbers, such as 0,3")
     plan = Plan(given.seed or 0, given.groups, given.faults, keep, given.planted, kinds)
     if given.seed is not None:
         return _show(plan, given.show)
