@@ -77,7 +77,9 @@ Url = Annotated[
     str, StringConstraints(min_length=1, max_length=URL_LENGTH_MAX), Field(description="https; a public address.")
 ]
 TypeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-Types = Annotated[list[TypeName], Field(max_length=TYPES_MAX, description="Discrepancy types, and `Anomaly`; empty: all.")]
+Types = Annotated[
+    list[TypeName], Field(max_length=TYPES_MAX, description="Discrepancy types, and `Anomaly`; empty: all.")
+]
 Description = Annotated[str, StringConstraints(max_length=DESCRIPTION_LENGTH_MAX)]
 
 
