@@ -184,12 +184,6 @@ async def _limit_batches(kafka: KafkaSettings, limit: str) -> None:
         await client.close()
 
 
-@pytest.mark.xfail(
-    reason="an endpoint that is registered while the clock of alerts is ahead of the broker's by N minutes hears nothing "
-    "of its first N minutes: it compares its own time with the broker's",
-    raises=AssertionError,
-    strict=True,
-)
 async def test_clocks_that_are_minutes_apart(kafka_settings: KafkaSettings, database_url: str) -> None:
     """Ingest three minutes ahead, the matcher four behind, alerts five ahead; time in the log is the broker's."""
     if not FAKETIME.exists():  # noqa: ASYNC240 - before anything runs

@@ -79,7 +79,8 @@ SELECT id::text, revision, state, org, rule, pack, type, severity, key::text, si
 FROM discrepancies WHERE id = ANY($1::uuid[])"""
 
 _SUBSCRIPTIONS = """
-SELECT id::text, org, types, severity_min, created_at FROM webhook_endpoints WHERE disabled_at IS NULL"""
+SELECT id::text, org, types, severity_min, coalesce(hears_from, created_at) AS hears_from
+FROM webhook_endpoints WHERE disabled_at IS NULL"""
 
 _DISCREPANCY = (
     "id", "org", "group_id", "revision", "state", "status", "rule", "pack", "type", "severity", "key", "side", "account",
@@ -275,7 +276,7 @@ class PostgresSinkTransaction:
                 org=row["org"],
                 types=list(row["types"]),
                 severity_min=row["severity_min"],
-                created_at=row["created_at"],
+                hears_from=row["hears_from"],
             )
             for row in await self._driver.fetch(_SUBSCRIPTIONS)
         ]

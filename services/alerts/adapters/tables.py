@@ -539,6 +539,12 @@ webhook_endpoints = Table(
     Column("severity_min", Text, nullable=False, server_default="low"),
     Column("description", Text, nullable=False, server_default=""),
     Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column(
+        "hears_from",
+        _Time,
+        comment="results appended before it are not for this endpoint: by the broker's clock, as the results; "
+        "null: created_at",
+    ),
     Column("disabled_at", _Time),
     Column("disabled_reason", Text),
     Index(None, "org"),

@@ -71,7 +71,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     org: str
     types: list[str]
     severity_min: Severity
-    created_at: datetime
+    hears_from: datetime
+    """It gets no message of what was appended before, by the broker's clock."""
 
 
 class StoredRevision(msgspec.Struct, frozen=True, kw_only=True):

@@ -324,5 +324,5 @@ def _messages(news: Sequence[_News], subscriptions: Sequence[Subscription], now:
         for subscription in by_org.get(absorbed.found.org, ())
         if wants(subscription.types, subscription.severity_min, absorbed.found)
         # An endpoint hears only of what happened since it exists, so a rebuild cannot flood it.
-        and (arrived is None or arrived.appended_at >= subscription.created_at)
+        and (arrived is None or arrived.appended_at >= subscription.hears_from)
     ]

@@ -9,8 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseAway
+from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
 from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.domain.endpoint import Endpoint
 from services.alerts.domain.settled import arrived
+from services.alerts.domain.signature import secret_text
 from services.alerts.domain.triage import Acknowledge, Resolve, act
 from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, Span
 from services.alerts.use_cases.sink import store
@@ -247,6 +250,16 @@ async def test_endpoints_of_the_org_get_each_revision_once(sink: Sink):
     await sink.take(found())
     await sink.take(resolved())
     assert await messages(sink) == [("discrepancy.raised", "medium"), ("discrepancy.resolved", "medium")]
+
+
+async def test_an_endpoint_made_by_a_clock_that_is_ahead_hears_from_the_start(sink: Sink):
+    """What was appended is told by the broker's clock: minutes must not be lost where ours is ahead of it."""
+    stored = "INSERT INTO progress (topic, partition, log_time, log_offset) VALUES ('discrepancies', 0, :at, 1)"
+    await sink.execute(stored, at=NOW - timedelta(seconds=1))
+    ahead = Endpoint(id=uid("e1"), org="acme", url="https://e1.example/", created_at=NOW + timedelta(minutes=5))
+    await PostgresEndpoints(sink.database).add(ahead, secret_text(b"s" * 32), 10)
+    await sink.take(found())
+    assert await messages(sink) == [("discrepancy.raised", "medium")]
 
 
 async def test_what_a_person_resolved_is_not_alerted_again_unless_it_reopens(sink: Sink):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.adapters.database import Database
 from services.alerts.adapters.delivery.outbox import CHANNEL, drop_waiting
-from services.alerts.adapters.tables import delivery_attempts, outbox, webhook_endpoints
+from services.alerts.adapters.tables import delivery_attempts, outbox, progress, webhook_endpoints
 from services.alerts.domain.delivery import Message
 from services.alerts.domain.endpoint import (
     Delivery,
@@ -62,6 +62,8 @@ class PostgresEndpoints:
                     severity_min=endpoint.severity_min,
                     description=endpoint.description,
                     created_at=endpoint.created_at,
+                    # Where the clock here is ahead of the broker's, what is stored tells what time it is there.
+                    hears_from=func.least(endpoint.created_at, select(func.max(progress.c.log_time)).scalar_subquery()),
                 )
                 # Endpoints of a setting have the same id in every process that makes them.
                 .on_conflict_do_nothing(index_elements=["id"])
