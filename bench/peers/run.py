@@ -125,7 +125,9 @@ async def _prepare(kafka: KafkaSettings, events: int, folder: Path) -> Field:
     await apply_topics(kafka, partitions)
     async with _admin(kafka) as client:
         names = ("limit-before", "limit-after", *SIDES, *(f"by-{name}" for name in CONTESTANTS))
-        await client.create_topics([NewTopic(topics.full(name), partitions, 1) for name in names])
+        # Results bear the time of their legs, months ago: the broker would delete them as they come.
+        kept = {"retention.ms": "-1"}
+        await client.create_topics([NewTopic(topics.full(name), partitions, 1, topic_configs=kept) for name in names])
     say(f"preparing {events:,} legs in {partitions} partitions")
     records = await write(kafka, topics.legs, prepared_legs(events, partitions), partitions)
     for number, name in enumerate(SIDES):
