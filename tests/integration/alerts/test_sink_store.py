@@ -252,10 +252,12 @@ async def test_endpoints_of_the_org_get_each_revision_once(sink: Sink):
     assert await messages(sink) == [("discrepancy.raised", "medium"), ("discrepancy.resolved", "medium")]
 
 
-async def test_an_endpoint_made_by_a_clock_that_is_ahead_hears_from_the_start(sink: Sink):
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_an_endpoint_made_by_a_clock_that_is_ahead_hears_from_the_start(sink: Sink, is_first: bool):
     """What was appended is told by the broker's clock: minutes must not be lost where ours is ahead of it."""
-    stored = "INSERT INTO progress (topic, partition, log_time, log_offset) VALUES ('discrepancies', 0, :at, 1)"
-    await sink.execute(stored, at=NOW - timedelta(seconds=1))
+    if not is_first:
+        stored = "INSERT INTO progress (topic, partition, log_time, log_offset) VALUES ('discrepancies', 0, :at, 1)"
+        await sink.execute(stored, at=NOW - timedelta(seconds=1))
     ahead = Endpoint(id=uid("e1"), org="acme", url="https://e1.example/", created_at=NOW + timedelta(minutes=5))
     await PostgresEndpoints(sink.database).add(ahead, secret_text(b"s" * 32), 10)
     await sink.take(found())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import Row, ScalarSelect, and_, delete, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,6 +21,7 @@ from services.alerts.domain.endpoint import (
     Replayed,
     Tried,
 )
+from shared.contracts.event import EPOCH
 
 _now = func.now()
 _SHOWN = [column for column in webhook_endpoints.c if column.name not in {"secret", "previous_secret"}]
@@ -34,6 +35,11 @@ _AGAIN = {
     "finished_at": None,
     "replayed_at": _now,
 }
+
+
+def _stored_up_to() -> ScalarSelect[datetime]:
+    """Log time up to which results are stored; null before the first."""
+    return select(func.max(progress.c.log_time)).scalar_subquery()
 
 
 class PostgresEndpoints:
@@ -63,7 +69,7 @@ class PostgresEndpoints:
                     description=endpoint.description,
                     created_at=endpoint.created_at,
                     # Where the clock here is ahead of the broker's, what is stored tells what time it is there.
-                    hears_from=func.least(endpoint.created_at, select(func.max(progress.c.log_time)).scalar_subquery()),
+                    hears_from=func.least(endpoint.created_at, func.coalesce(_stored_up_to(), EPOCH)),
                 )
                 # Endpoints of a setting have the same id in every process that makes them.
                 .on_conflict_do_nothing(index_elements=["id"])
