@@ -76,6 +76,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """From 1."""
     created_at: datetime
     until: datetime
+    """By the database's clock."""
+    ahead: timedelta = timedelta(0)
+    """How far this process's clock is ahead of the database's, which decides when a message is due."""
     traceparent: str | None = None
     discrepancy_id: str | None = None
     revision: int | None = None

@@ -52,12 +52,12 @@ class Dispatch:
             DependencyAway: its result could not be stored; the claim lapses and the message is sent again under the
                 same webhook-id.
         """
-        begun = self._clock()
+        begun = self._clock() - claim.ahead
         if claim.until - begun < self._attempt_max:
             return Attempt(claim=claim, answer=None, decision=None, stored=False)
         headers = signed_headers(claim.secrets, claim.message_id, int(begun.timestamp()), claim.payload)
         answer = await self._sender.send(claim, headers)
-        decision = decide(answer, attempt=claim.attempt, now=self._clock(), chance=self._chance())
+        decision = decide(answer, attempt=claim.attempt, now=self._clock() - claim.ahead, chance=self._chance())
         stored = await self.outbox.finish(claim, answer, decision, begun)
         return Attempt(claim=claim, answer=answer, decision=decision, stored=stored)
 

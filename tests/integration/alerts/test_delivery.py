@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -295,6 +296,25 @@ async def test_an_attempt_whose_claim_lapsed_changes_nothing(desk: Desk) -> None
         late = await dispatch.deliver(stale)
     assert late.answer is None, "too little of the claim is left to begin"
     assert (await desk.rows())[id_].state == "delivered"
+
+
+async def test_a_clock_minutes_off_the_databases_sends_and_tries_again_in_time(desk: Desk) -> None:
+    """Claims and tries are dated by the database: ours may be ahead of it."""
+    off = timedelta(minutes=5)
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [status(500)]
+    [id_] = await desk.store(endpoint, found())
+    store = PostgresOutbox(desk.database, cap=10, lease=timedelta(minutes=1))
+    [claim] = await store.claim(endpoint, 8)
+    assert abs(claim.ahead) < timedelta(seconds=5)
+    async with WebhookSender(allow_private=True) as sender:
+        dispatch = Dispatch(
+            store, sender, clock=lambda: datetime.now(UTC) + off, chance=lambda: 0.5, attempt_max=timedelta(seconds=30)
+        )
+        attempt = await dispatch.deliver(msgspec.structs.replace(claim, ahead=claim.ahead + off))
+    assert attempt.stored
+    row = await desk.reaches(id_, "pending", attempts=1)
+    assert row.next_attempt_at - datetime.now(UTC) < timedelta(seconds=30)
 
 
 async def test_revisions_arrive_in_order_whatever_order_they_are_stored_in(desk: Desk) -> None:

@@ -6,7 +6,7 @@ endpoint, and never wait for each other: a locked endpoint is skipped.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import CTE, Row, exists, func, insert, literal, or_, select, tuple_, update
@@ -68,6 +68,7 @@ class PostgresOutbox:
 
     async def claim(self, endpoint_id: str, room: int) -> list[Claim]:
         """Take up to `room` due messages of an endpoint for this process."""
+        begun = datetime.now(UTC)  # before the transaction: what it takes must not lengthen the claim
         async with self._database.transaction(EVERY_ORG) as connection:
             endpoint = await _lock_endpoint(connection, endpoint_id)
             if endpoint is None:
@@ -85,7 +86,8 @@ class PostgresOutbox:
             rows = await self._take(connection, choice.send)
             for minute in choice.stormy:
                 await self._summarise(connection, endpoint, minute)
-        return [_claim(endpoint, row) for row in rows]
+        ahead = begun - (rows[0].claimed_until - self._lease) if rows else timedelta(0)
+        return [_claim(endpoint, row, ahead) for row in rows]
 
     async def _started(
         self, connection: AsyncConnection, endpoint_id: str, due: Sequence[Waiting]
@@ -315,7 +317,7 @@ async def drop_waiting(connection: AsyncConnection, endpoint_id: str, reason: Dr
     )
 
 
-def _claim(endpoint: Row[Any], row: Row[Any]) -> Claim:
+def _claim(endpoint: Row[Any], row: Row[Any], ahead: timedelta) -> Claim:
     secrets = (endpoint.secret, endpoint.previous_secret) if endpoint.rotating else (endpoint.secret,)
     return Claim(
         id=row.id,
@@ -329,6 +331,7 @@ def _claim(endpoint: Row[Any], row: Row[Any]) -> Claim:
         attempt=row.attempts,
         created_at=row.created_at,
         until=row.claimed_until,
+        ahead=ahead,
         traceparent=row.traceparent,
         discrepancy_id=row.discrepancy_id,
         revision=row.revision,
