@@ -13,7 +13,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,7 @@ from shared.kafka.topics import Topics, partitions_of
 from tieout.bench.harness import machine_facts, say, versions_used
 from tieout.local.access import create_access
 from tieout.local.choose import choose_kafka, choose_postgres
+from tieout.local.follow import following
 from tieout.local.stack import Ports, Stack, Wanted, billing_pack, put_in_force, running_stack
 
 ORG = "bench"
@@ -84,6 +85,12 @@ class Observed:
         if seen is not None:
             seen.times.setdefault(what, at)
 
+    def see(self, one: Discrepancy, written_at: float) -> None:
+        """Note when a discrepancy was written to its topic, and that it can be read."""
+        assert isinstance(one.key, str), "payments have a key of one field"
+        self.note(one.key, "readable", time.time())
+        self.note(one.key, "result", written_at)
+
     def waiting(self, what: str) -> int:
         """Return for how many payments something was not seen yet."""
         return sum(1 for seen in self.payments.values() if what not in seen.times)
@@ -118,7 +125,7 @@ async def bench(events_per_second: int = 500, seconds: int = 60, differing_perce
     async with (
         _receiver(observed) as receiver_url,
         running_stack(wanted, prepare, say, lambda name, line: say(f"{name}: {line}")) as stack,
-        _watching(stack.kafka, observed),
+        following(stack.kafka, observed.see),
     ):
         await _register(stack, keys["owner"], receiver_url)
         say(f"{events_per_second} events per second for {seconds} s, {differing_percent} % of the payments differ")
@@ -239,32 +246,6 @@ def _intent(payment: str, minor: int, now_s: int) -> dict[str, Any]:
 
 
 # ---- what comes back
-
-
-@asynccontextmanager
-async def _watching(kafka: KafkaSettings, observed: Observed) -> AsyncIterator[None]:
-    """Note when each discrepancy appears on its topic."""
-    reader = consumer(kafka, Topics(kafka.topic_prefix).discrepancies, auto_offset_reset="earliest")
-    await reader.start()
-    decode = msgspec.json.Decoder(Discrepancy).decode
-
-    async def follow() -> None:
-        async for record in reader:
-            if record.value is None or ("kind", b"progress") in record.headers:
-                continue
-            now, key = time.time(), decode(record.value).key
-            assert isinstance(key, str), "payments have a key of one field"
-            observed.note(key, "readable", now)
-            observed.note(key, "result", record.timestamp / 1000)
-
-    task = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await reader.stop()
 
 
 @asynccontextmanager

@@ -23,13 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared.contracts.discrepancy import Discrepancy
 from shared.errors import DependencyAway
-from shared.kafka.client import consumer
 from shared.kafka.settings import KafkaSettings
-from shared.kafka.topics import Topics
 from shared.rules.load import parse_rules
 from tieout.bench.harness import machine_facts, say, versions_used
 from tieout.local.access import create_access
 from tieout.local.choose import KafkaChoice, PostgresChoice, choose_kafka, choose_postgres
+from tieout.local.follow import following
 from tieout.local.stack import Ports, Stack, Wanted, put_in_force, running_stack
 
 ORG = "load"
@@ -148,7 +147,7 @@ async def bench(
     steps: list[Step] = []
     async with running_stack(wanted, prepare, say, lambda name, line: say(f"{name}: {line}")) as stack:
         load = _Load(stack, keys["ingest"])
-        async with load.sending(), _watching(stack.kafka, load):
+        async with load.sending(), following(stack.kafka, load.see):
             # Not counted as a step: first connections, first transactions, plans of first queries.
             await load.known()
             await load.step(WARM_UP_RATE, WARM_UP_S)
@@ -205,6 +204,11 @@ class _Load:
         connector = aiohttp.TCPConnector(limit=CONNECTIONS)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as self._session:
             yield
+
+    def see(self, one: Discrepancy, _at: float) -> None:
+        """Note when a discrepancy appeared on its topic."""
+        assert isinstance(one.key, str), "payments have a key of one field"
+        self.seen.found.setdefault(one.key, time.time())
 
     async def known(self) -> None:
         """Return once ingest takes a payment: the key reaches it over a topic, a moment after it was made."""
@@ -334,31 +338,6 @@ def _row(source: str, number: int, occurred_at: str) -> dict[str, Any]:
         "status": "succeeded",
         "refs": {"payment_id": f"p{number}"},
     }
-
-
-@asynccontextmanager
-async def _watching(kafka: KafkaSettings, load: _Load) -> AsyncIterator[None]:
-    """Note when each discrepancy appears on its topic."""
-    reader = consumer(kafka, Topics(kafka.topic_prefix).discrepancies, auto_offset_reset="earliest")
-    await reader.start()
-    decode = msgspec.json.Decoder(Discrepancy).decode
-
-    async def follow() -> None:
-        async for record in reader:
-            if record.value is None or ("kind", b"progress") in record.headers:
-                continue
-            now, key = time.time(), decode(record.value).key
-            assert isinstance(key, str), "payments have a key of one field"
-            load.seen.found.setdefault(key, now)
-
-    task = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await reader.stop()
 
 
 async def _stored(url: str) -> int:

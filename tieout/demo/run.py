@@ -11,19 +11,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from shared.contracts.discrepancy import Discrepancy
-from shared.kafka.client import consumer
 from shared.kafka.settings import KafkaSettings
-from shared.kafka.topics import Topics
 from shared.rules.model import RuleFile
 from tieout.demo.receiver import Receiver
 from tieout.demo.sender import Sender
 from tieout.demo.stream import Stream
 from tieout.local.choose import choose_kafka, choose_postgres
+from tieout.local.follow import following
 from tieout.local.processes import ended_by_signals
 from tieout.local.stack import Ports, Stack, Wanted, billing_pack, put_in_force, running_stack
 
@@ -101,7 +99,10 @@ class Demo:
         self.console.print(f"{service:>10} | {line}", highlight=False, markup=False, style="dim")
 
     async def _work(self, stack: Stack, receiver: Receiver, secret: str, *, stay: bool) -> None:
-        async with _session(stack.alerts_url, self._keys["owner"]) as api, _watching(stack.kafka, self._tell):
+        async with (
+            _session(stack.alerts_url, self._keys["owner"]) as api,
+            following(stack.kafka, lambda one, _at: self._tell(one)),
+        ):
             await self._register(api, receiver)
             stream = Stream(datetime.now(UTC) - timedelta(seconds=1), self._payments, self._per_second)
             posts = stream.posts()
@@ -209,25 +210,3 @@ async def _session(url: str, key: str) -> AsyncIterator[aiohttp.ClientSession]:
     headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(url, headers=headers, timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
-
-
-@asynccontextmanager
-async def _watching(kafka: KafkaSettings, tell: Callable[[Discrepancy], None]) -> AsyncIterator[None]:
-    """Follow the topic `discrepancies` while the block runs."""
-    reader = consumer(kafka, Topics(kafka.topic_prefix).discrepancies, auto_offset_reset="earliest")
-    await reader.start()
-    decode = msgspec.json.Decoder(Discrepancy).decode
-
-    async def follow() -> None:
-        async for record in reader:
-            if record.value is not None and ("kind", b"progress") not in record.headers:
-                tell(decode(record.value))
-
-    task = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await reader.stop()
