@@ -34,7 +34,7 @@ def replay(
 ) -> Replayed:
     """Run the files through the core and let log time come to `until`.
 
-    Memory holds what the rules remember, the results, and few events: files are read as streams.
+    Memory holds what the rules remember, the results, a hash for each record, and few events: files are read as streams.
 
     Args:
         paths: JSON Lines files of events.
