@@ -151,7 +151,7 @@ def names(kafka: KafkaSettings, unmarked: set[str]) -> set[str]:
     return {getattr(Topics(kafka.topic_prefix), name) for name in unmarked}
 
 
-@pytest.mark.parametrize("unmarked", RESULTS, ids="+".join)
+@pytest.mark.parametrize("unmarked", RESULTS, ids=lambda names: "+".join(sorted(names)))
 async def test_what_was_aborted_stays_hidden_and_is_done_again(kafka: KafkaSettings, unmarked: set[str]):
     """Else the next commit would show it beside its repetition."""
     await write_legs(kafka, 0, 300)
@@ -162,7 +162,7 @@ async def test_what_was_aborted_stays_hidden_and_is_done_again(kafka: KafkaSetti
     await finish(kafka, 300)
 
 
-@pytest.mark.parametrize("unmarked", RESULTS, ids="+".join)
+@pytest.mark.parametrize("unmarked", RESULTS, ids=lambda names: "+".join(sorted(names)))
 async def test_what_was_committed_stays_whatever_its_next_owner_does(kafka: KafkaSettings, unmarked: set[str]):
     """Else a later abort would take back what the state holds, or the state would repeat what was seen."""
     await write_legs(kafka, 0, 300)

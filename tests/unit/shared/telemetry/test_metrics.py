@@ -62,19 +62,27 @@ def test_metric_of_another_kind_is_refused():
 
 
 def test_what_was_counted_is_rendered():
+    before = rendered()
     counter("reconciliation_runs_total").labels(status="of this test").inc(3)
     gauge("tieout_matcher_partitions_owned").set(12)
     histogram("tieout_matcher_commit_seconds").observe(0.02)
+    after = rendered()
+
+    def grown(*sample: str) -> float:
+        return after[sample] - before.get(sample, 0)
+
+    assert grown("reconciliation_runs_total", "of this test") == 3
+    assert after["tieout_matcher_partitions_owned",] == 12
+    assert grown("tieout_matcher_commit_seconds_bucket", "0.01") == 0
+    assert grown("tieout_matcher_commit_seconds_bucket", "0.025") == 1
+
+
+def rendered() -> dict[tuple[str, ...], float]:
+    """Every sample by its name and the values of its labels."""
     body, content_type = render_metrics()
-    samples = {
-        (s.name, *s.labels.values()): s.value
-        for family in text_string_to_metric_families(body.decode())
-        for s in family.samples
-    }
     assert content_type.startswith("text/plain")
-    assert samples["reconciliation_runs_total", "of this test"] == 3
-    assert samples["tieout_matcher_partitions_owned",] == 12
-    assert samples["tieout_matcher_commit_seconds_bucket", "0.025"] == 1
+    families = text_string_to_metric_families(body.decode())
+    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
 def test_scraper_that_asks_for_openmetrics_gets_it():
