@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +18,7 @@ KEY_VARIABLE = "TIEOUT_API_KEY"
 URL_DEFAULT = "http://127.0.0.1:8081"
 TIMEOUT_S = 60.0
 """A triggered run waits some seconds for its result."""
+CHUNK_BYTES = 64 * 1024
 
 
 class ApiRefused(UsageError):
@@ -50,15 +50,12 @@ class AlertsApi:
 
         Raises:
             DependencyAway: nobody answers, or the answer breaks off.
+            OSError: `target` takes no more.
         """
         where = f"{path}?{urllib.parse.urlencode(query)}" if query else path
         with self._open("GET", where, None, "*/*") as answer:
-            try:
-                shutil.copyfileobj(answer, target)
-            except (OSError, http.client.HTTPException) as error:
-                raise DependencyAway(
-                    f"alerts at {self.url} broke off in the middle ({type(error).__name__}); its log says why"
-                ) from None
+            while part := self._read(answer, CHUNK_BYTES):
+                target.write(part)  # its own faults (a closed pipe, a full disk) are none of alerts
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send `body` as JSON and return the decoded JSON answer."""
@@ -75,8 +72,15 @@ class AlertsApi:
     def _send(self, method: str, path: str, body: bytes | None, accept: str) -> str:
         """Return the whole answer; raises as `_open` does."""
         with self._open(method, path, body, accept) as answer:
-            text: str = answer.read().decode()
-            return text
+            return self._read(answer).decode()
+
+    def _read(self, answer: http.client.HTTPResponse, size: int | None = None) -> bytes:
+        try:
+            return answer.read(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise DependencyAway(
+                f"alerts at {self.url} broke off in the middle ({type(error).__name__}); its log says why"
+            ) from None
 
     @contextmanager
     def _open(self, method: str, path: str, body: bytes | None, accept: str) -> Iterator[http.client.HTTPResponse]:
@@ -84,15 +88,16 @@ class AlertsApi:
         headers = {"Authorization": f"Bearer {self.key}", "Accept": accept, "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - checked in `from_environment`
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above
-                yield answer
+            answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - as above
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise DependencyAway(
                 f"alerts at {self.url} does not answer: {reason}; start it, or set {URL_VARIABLE} to where it runs"
             ) from None
+        with answer:
+            yield answer
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         try:
