@@ -13,7 +13,7 @@ from shared.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.contracts.discrepancy import Check, Discrepancy
+    from shared.contracts.discrepancy import Check, Discrepancy, Key
     from shared.rules.model import Rule
     from tieout.offline.explained import Explained
     from tieout.offline.lines import Place
@@ -143,40 +143,58 @@ def _print_explained(discrepancies: "list[Discrepancy]", explained: "Explained")
 
 
 def _print_table(discrepancies: "list[Discrepancy]", explained: "Explained") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("State", "Severity", "Type", "Key", "Difference", "Explanation"):
-        table.add_column(heading, justify="right" if heading == "Difference" else "left", no_wrap=heading == "Type")
+    rows = []
     for one in discrepancies:
-        key = one.key if isinstance(one.key, str) else " ".join(one.key)
         amount = f"{one.difference} {one.currency or ''}".strip() if one.difference is not None else ""
-        table.add_row(one.state, one.severity, one.type, key, amount, explained.sentence(one))
-    Console().print(table if discrepancies else "No discrepancies: the records agree.")
+        rows.append(((one.state, one.severity, one.type, _key_text(one.key), amount), explained.sentence(one)))
+    if not rows:
+        typer.echo("No discrepancies: the records agree.")
+        return
+    _print_columns(("STATE", "SEVERITY", "TYPE", "KEY", "DIFFERENCE"), rows, figures={"DIFFERENCE"})
     for sentence in dict.fromkeys(cluster.sentence for cluster in explained.clusters.values()):
         typer.echo(f"cluster: {sentence}")
 
 
 def _print_check_table(checks: "list[Check]") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("Result", "Rule", "Key", "As of", "Expected", "Actual", "Difference", "Reason"):
-        is_figure = heading in {"Expected", "Actual", "Difference"}
-        table.add_column(heading, justify="right" if is_figure else "left")
+    rows = []
     for one in checks:
-        key = one.key if isinstance(one.key, str) else " ".join(one.key)
         figures = [
             f"{text} {one.currency or ''}".strip() if text else ""
             for text in (one.expected, one.actual, one.difference)
         ]
         rule = f"{one.rule} {one.code or ''}".strip()
-        table.add_row(one.result, rule, key, f"{one.as_of:%Y-%m-%d %H:%M:%S}", *figures, one.reason or "")
-    Console().print(table if checks else "No readings were judged.")
+        cells = (one.result, rule, _key_text(one.key), f"{one.as_of:%Y-%m-%d %H:%M:%S}", *figures)
+        rows.append((cells, one.reason or ""))
+    if not rows:
+        typer.echo("No readings were judged.")
+        return
+    headings = ("RESULT", "RULE", "KEY", "AS OF", "EXPECTED", "ACTUAL", "DIFFERENCE")
+    _print_columns(headings, rows, figures={"EXPECTED", "ACTUAL", "DIFFERENCE"})
+
+
+def _print_columns(
+    headings: tuple[str, ...], rows: "Sequence[tuple[tuple[str, ...], str]]", *, figures: set[str]
+) -> None:
+    """Print aligned cells and below each row its sentence, which no narrow terminal presses into a column."""
+    table = [headings, *(cells for cells, _ in rows)]
+    widths = [max(len(cells[place]) for cells in table) for place in range(len(headings))]
+
+    def line(cells: tuple[str, ...]) -> str:
+        return "  ".join(
+            text.rjust(width) if heading in figures else text.ljust(width)
+            for heading, text, width in zip(headings, cells, widths, strict=True)
+        ).rstrip()
+
+    typer.echo(line(headings))
+    for cells, sentence in rows:
+        typer.echo(line(cells))
+        if sentence:
+            typer.echo(f"    {sentence}")
+    typer.echo()
+
+
+def _key_text(key: "Key") -> str:
+    return key if isinstance(key, str) else " ".join(key)
 
 
 def _print_summary(events: int, complaints: int, not_reconciled: dict[tuple[str, str], int]) -> None:

@@ -47,8 +47,8 @@ def test_what_is_none_is_called_none(said: dict[str, dict[str, Any]]):
 
 
 def test_the_table_has_the_sentences_too(monkeypatch: pytest.MonkeyPatch):
-    """Beside the explanation; clusters stand below."""
-    monkeypatch.setenv("COLUMNS", "400")
+    """Whole, on the narrowest terminal; clusters stand below."""
+    monkeypatch.setenv("COLUMNS", "20")
     table = run("--format", "table")
     assert "Near miss: stripe record ch_1 of 120.50 EUR has the same amount under the reference INV-71" in table
     assert "cluster: 13 records of ledger since 2026-11-20 10:00 UTC have no provider record" in table
