@@ -3,24 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BUILD_NATIVE := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --reinstall-package tieout-native ./native
 ENGINE ?= docker
 COMPOSE ?= docker compose --file deploy/compose/compose.yaml $(addprefix --profile ,$(PROFILES))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down images test test-containers check format lock docs bench bench-peers clean
+.PHONY: help install native demo up down images test test-containers check format lock docs bench bench-peers clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP) ## build .venv from the hashed lock
 
-$(STAMP): pyproject.toml locks/dev.txt locks/uv.txt
+$(STAMP): pyproject.toml locks/dev.txt locks/uv.txt $(wildcard native/pyproject.toml native/tieout_native/*.pyx)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tieout needs Python 3.11 or newer; set PYTHON=…"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode locks/dev.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@if command -v $${CC:-cc} >/dev/null; then $(BUILD_NATIVE) || echo "the compiled core was not built (above); the matcher runs as Python, slower"; \
+		else echo "no C compiler: the matcher runs as Python, slower (install gcc and Python's headers, then: make native)"; fi
 	@touch $@
+
+native: install  ## build the matcher's hot path in C (native/); install does it where a C compiler is
+	@$(BUILD_NATIVE)
 
 demo: install    ## embedded Kafka and PostgreSQL, all services, a live stream; DEMO="--exit" leaves at the end
 	@$(BIN)/tieout demo $(DEMO)
@@ -86,4 +92,4 @@ lock: install    ## resolve the locks anew
 	@$(BIN)/python -m tieout.locks
 
 clean:           ## remove what builds and runs leave behind
-	@rm -rf $(VENV) .tieout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) native/build native/*.egg-info native/tieout_native/*.c .tieout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,6 +20,8 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "alerts": ("--extra", "alerts", "--extra", "mcp"),
     "bots": ("--extra", "bots"),
 }
+TOOLS = {"uv": b"uv\n", "native": b"cython>=3.1\nsetuptools>=80\n"}
+"""What installs, and what builds `native/`, by themselves."""
 
 
 def main() -> None:
@@ -29,8 +31,10 @@ def main() -> None:
         target = f"locks/{name}.txt"
         subprocess.run([uv, "pip", "compile", *OPTIONS, *options, "pyproject.toml", "-o", target], check=True)
         print(target)
-    subprocess.run([uv, "pip", "compile", *OPTIONS, "-", "-o", "locks/uv.txt"], check=True, input=b"uv\n")
-    print("locks/uv.txt")
+    for name, wanted in TOOLS.items():
+        target = f"locks/{name}.txt"
+        subprocess.run([uv, "pip", "compile", *OPTIONS, "-", "-o", target], check=True, input=wanted)
+        print(target)
 
 
 if __name__ == "__main__":

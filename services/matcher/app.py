@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Coroutine
+from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -16,6 +17,7 @@ from services.matcher.adapters.results import Routes
 from services.matcher.adapters.state_log import KafkaStateLog
 from services.matcher.adapters.transaction import ProducerTransactions
 from services.matcher.adapters.watchdog import Watchdog
+from services.matcher.domain.compiled import BUILT
 from services.matcher.domain.core import Core
 from services.matcher.handlers.assignment import Workshop
 from services.matcher.handlers.commits import Pace
@@ -105,7 +107,12 @@ def make_workshop(
         settings.checkpoint_interval_s * 1000,
     )
     return Workshop(
-        core=Core, transactions=transactions, log=log_, policy=policy, meter=meter, partitions=counts[topics.legs]
+        core=partial(Core, compiled=settings.compiled),
+        transactions=transactions,
+        log=log_,
+        policy=policy,
+        meter=meter,
+        partitions=counts[topics.legs],
     )
 
 
@@ -161,7 +168,12 @@ async def _run_worker(
     try:
         await state_log.start()
         await reader.start()
-        log.info("matcher started", group=settings.matcher_group, instance=settings.group_instance_id)
+        log.info(
+            "matcher started",
+            group=settings.matcher_group,
+            instance=settings.group_instance_id,
+            core="compiled" if BUILT and settings.compiled else "Python",
+        )
         await _first_to_end(
             worker.run(stop),
             Watchdog(settings.stall_timeout_s).run(worker.status),

@@ -1,8 +1,8 @@
 """What the matcher's use cases need from outside, and what may go wrong there."""
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from services.matcher.domain.changes import Changes
 from shared.contracts.discrepancy import Progress
@@ -35,6 +35,14 @@ class Core(Protocol):
     @property
     def state_bytes(self) -> int: ...
 
+    @property
+    def run(self) -> "Run | None":
+        """A faster way for the commonest records, where there is one.
+
+        It applies those of the records from a place on, given the next offset to apply, and returns the place of the
+        first one that `apply` has to do, or their number.
+        """
+
     def apply(self, group: bytes, record: LegRecord, offset: int, value: bytes | None = None) -> None:
         """Apply one record of the log; `group` is its Kafka key, `value` its Kafka value where that is at hand."""
 
@@ -46,6 +54,9 @@ class Core(Protocol):
 
     def restore(self, entries: Iterable[Entry]) -> None:
         """Put entries back in the order they were written; called once per piece of the log."""
+
+
+Run = Callable[[list[Any], int, int], int]
 
 
 class InputRecord(Protocol):

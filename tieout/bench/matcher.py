@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from services.matcher.adapters.metrics import PrometheusMeter
 from services.matcher.adapters.state_log import KafkaStateLog
 from services.matcher.app import check_topics, make_consumer, make_workshop, pace_of
+from services.matcher.domain.compiled import BUILT
 from services.matcher.handlers.worker import Worker
 from services.matcher.settings import MatcherSettings
 from shared.errors import TieoutError
@@ -58,6 +59,7 @@ async def bench(events: int = DEFAULT_EVENTS, partitions: int = DEFAULT_PARTITIO
         settings={
             "partitions": partitions,
             "processes": 1,
+            "core": "compiled" if BUILT and matcher.compiled else "Python",
             "compression": matcher.compression,
             "commit_interval_ms": matcher.commit_interval_ms,
             "commit_interval_loaded_ms": matcher.commit_interval_loaded_ms,

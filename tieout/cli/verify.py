@@ -78,6 +78,8 @@ def verify(
 
 
 async def _verify(only: list[int] | None, from_ms: int | None, to_ms: int | None) -> "list[Verified]":
+    from functools import partial
+
     from services.matcher.adapters.evidence import KafkaEvidence
     from services.matcher.adapters.results import identify, in_json, values_of
     from services.matcher.domain.core import Core
@@ -101,7 +103,8 @@ async def _verify(only: list[int] | None, from_ms: int | None, to_ms: int | None
             for number in only or range(count):
                 if not 0 <= number < count:
                     raise UsageError(f"--partition {number}: legs has the partitions 0 to {count - 1}")
-                shell = Shell(core=Core, results=values_of, identify=identify, in_json=in_json)
+                # By the reference: what was compiled does not judge itself.
+                shell = Shell(core=partial(Core, compiled=False), results=values_of, identify=identify, in_json=in_json)
                 found.append(await verify_partition(number, evidence, shell, from_ms=from_ms, to_ms=to_ms, step=step))
     return found
 

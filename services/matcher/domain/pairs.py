@@ -22,15 +22,24 @@ class Pairs:
     """One rule, as long as it is in force."""
 
     def __init__(self, rule: MatchRule, state: State) -> None:
-        self._keep_ms = rule.keep_ms
+        self.keep_ms = rule.keep_ms
+        self.known_live = tuple(side.known_live for side in rule.sides)
+        """By side: the statuses seen that are live, and those that are not."""
+        self.compares_status = rule.compares_status
         self._is_live = tuple(side.is_live for side in rule.sides)
-        self._known_live = tuple(side.known_live for side in rule.sides)
         self._deadlines = tuple(side.deadline for side in rule.sides)
         one, other = rule.sides
-        self._words = encode_words(PairWords(rule.pack, (one.name, other.name)))
+        self.words = encode_words(PairWords(rule.pack, (one.name, other.name)))
+        """As msgpack: see `shared.contracts.matched_pair`."""
         self._sides = rule.sides
-        self._compares_status = rule.compares_status
         self._state = state
+
+    @property
+    def deadlines_ms(self) -> tuple[int, ...] | None:
+        """By side; None: a calendar has to be asked."""
+        if any(deadline.business_days for deadline in self._deadlines):
+            return None
+        return tuple(deadline.milliseconds for deadline in self._deadlines)
 
     def apply(self, key: bytes, leg: Leg, offset: int, value: bytes | None) -> bool:  # noqa: PLR0911 - ways out
         """Do the common case without a verdict; False: it is not that case, and nothing was done.
@@ -41,7 +50,7 @@ class Pairs:
         state, side = self._state, leg.side
         if leg.adjusts is not None or leg.supersedes is not None or leg.values is not None:
             return False
-        if not self._known_live[side].get(leg.status) and not self._is_live[side](leg.status):
+        if not self.known_live[side].get(leg.status) and not self._is_live[side](leg.status):
             return False
         held = state.cells.get(key)
         if held is None:
@@ -65,7 +74,7 @@ class Pairs:
             or one.source == leg.source
             or leg.amount is None
             or leg.currency is None
-            or (one.status != leg.status and self._compares_status and self._statuses_differ(one, leg))
+            or (one.status != leg.status and self.compares_status and self._statuses_differ(one, leg))
         ):
             return False
         self._settle(key, due_of(held), one, kept, leg, value or encode_leg_record(leg), offset)
@@ -74,9 +83,9 @@ class Pairs:
     def _settle(self, key: bytes, due_before: int, one: Leg, kept: bytes, leg: Leg, value: bytes, offset: int) -> None:
         """Publish the match of the waiting leg `one` with `leg`, and keep both for corrections, as they came."""
         state = self._state
-        item = encode_pair(self._words, key, state.partition, offset, state.log_time, kept, value)
+        item = encode_pair(self.words, key, state.partition, offset, state.log_time, kept, value)
         state.changes.items.append((key, item))
-        due_at = max(one.received_at, leg.received_at) + self._keep_ms
+        due_at = max(one.received_at, leg.received_at) + self.keep_ms
         if due_at < due_before:
             state.timers.set(due_at, key)
         packed = state.dirty[key] = state.cells[key] = keep_two(due_at, kept, value)

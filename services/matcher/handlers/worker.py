@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -171,7 +171,7 @@ class Worker:
         for slot, partition, records in work:
             await self._apply(slot, partition, records)
 
-    async def _apply(self, slot: Slot, partition: Partition, records: Sequence[InputRecord]) -> None:
+    async def _apply(self, slot: Slot, partition: Partition, records: list[InputRecord]) -> None:
         slot.lag = self._lag(slot, records[-1].offset + 1)
         for begin in range(0, len(records), SLICE_RECORDS):
             if slot.partition is not partition:

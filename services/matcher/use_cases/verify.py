@@ -269,7 +269,7 @@ class _Replay:
             for record in chunk:
                 self._legs_digest.update(record.key or b"")
                 self._legs_digest.update(record.value or b"")
-            self._partition.apply(chunk)
+            self._partition.apply(list(chunk))
             self._found.legs += len(chunk)
             await self._compare()
         self._found.end = self._partition.position

@@ -1,0 +1,416 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The matcher's commonest records, applied in C: legs that wait, and second legs that agree to the letter.
+
+What `services.matcher.domain.pairs` and the loop around it do, on the same objects, for the same bytes. Whatever is not
+such a leg, in whatever way, is left untouched to the Python that says what it means: `run` stops before it.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.list cimport PyList_Append, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from libc.string cimport memcmp, memcpy
+
+LAYOUT = 1
+"""Raised with every change of what is read and written here: the core asks for the one it knows."""
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object, object) except? NULL
+    PyObject* PyList_GET_ITEM(object, Py_ssize_t)
+
+
+ctypedef const unsigned char* Bytes
+
+cdef enum:
+    VERSION = 1
+    ARRAY_16 = 0xDC
+    LEG_FIELDS = 17
+    NIL = 0xC0
+    MARKED = 0xC1
+    ONE = 0xFA
+    TWO = 0xFB
+    HEAD_OF_ONE = 10
+    HEAD_OF_TWO = 14
+    BUCKET_MS = 4096
+
+cdef long long UNKNOWN = -1
+
+
+cdef struct Text:
+    Bytes at
+    Py_ssize_t size
+
+
+cdef struct Leg:
+    Text generation
+    long long side
+    Text source
+    long long inbox_partition
+    long long received_at
+    Text amount
+    Text currency
+    Text status
+
+
+cdef inline bint text(Bytes* at, Bytes end, Text* found) noexcept:
+    """Read a short text; False: it is none, or not plain ASCII (the other decoder judges what is text)."""
+    cdef Bytes here = at[0]
+    cdef Py_ssize_t size, place
+    if here >= end:
+        return False
+    if here[0] & 0xE0 == 0xA0:
+        size = here[0] & 0x1F
+        here += 1
+    elif here[0] == 0xD9 and end - here >= 2:
+        size = here[1]
+        here += 2
+    else:
+        return False
+    if end - here < size:
+        return False
+    for place in range(size):
+        if here[place] & 0x80:
+            return False
+    found.at, found.size = here, size
+    at[0] = here + size
+    return True
+
+
+cdef inline bint number(Bytes* at, Bytes end, long long* found) noexcept:
+    """Read a whole number from 0 up."""
+    cdef Bytes here = at[0]
+    cdef int size, place
+    cdef unsigned long long value = 0
+    if here >= end:
+        return False
+    if here[0] < 0x80:
+        found[0] = here[0]
+        at[0] = here + 1
+        return True
+    if not 0xCC <= here[0] <= 0xCF:
+        return False
+    size = 1 << (here[0] - 0xCC)
+    here += 1
+    if end - here < size:
+        return False
+    for place in range(size):
+        value = value << 8 | here[place]
+    if value >> 62:
+        return False
+    found[0] = <long long> value
+    at[0] = here + size
+    return True
+
+
+cdef inline bint nil(Bytes* at, Bytes end) noexcept:
+    if at[0] >= end or at[0][0] != NIL:
+        return False
+    at[0] += 1
+    return True
+
+
+cdef bint read_leg(Bytes at, Py_ssize_t size, Leg* leg) noexcept:
+    """Read the Kafka value of a leg; False: it is another record, or it has what is rare (see `shared.contracts.leg`)."""
+    cdef Bytes end = at + size
+    cdef Text unread
+    cdef long long unused
+    if size < 4 or at[0] != VERSION or at[1] != ARRAY_16 or at[2] != 0 or at[3] != LEG_FIELDS:
+        return False
+    at += 4
+    return (
+        number(&at, end, &unused)
+        and unused == 0
+        and text(&at, end, &leg.generation)
+        and number(&at, end, &leg.side)
+        and leg.side <= 1
+        and text(&at, end, &leg.source)
+        and text(&at, end, &unread)  # record
+        and text(&at, end, &unread)  # id
+        and number(&at, end, &unused)  # occurred_at
+        and number(&at, end, &leg.inbox_partition)
+        and number(&at, end, &unused)  # inbox_offset
+        and number(&at, end, &leg.received_at)
+        and number(&at, end, &unused)  # sequence
+        and nil(&at, end)  # supersedes
+        and text(&at, end, &leg.amount)
+        and text(&at, end, &leg.currency)
+        and text(&at, end, &leg.status)
+        and nil(&at, end)  # adjusts
+        and nil(&at, end)  # values
+        and at == end
+    )
+
+
+cdef inline bint same(Text one, Text other) noexcept:
+    return one.size == other.size and memcmp(one.at, other.at, one.size) == 0
+
+
+cdef inline object as_str(Text found):
+    return (<const char*> found.at)[:found.size].decode("ascii")
+
+
+cdef inline unsigned char* put_number(unsigned char* at, unsigned long long value) noexcept:
+    """Write a whole number as msgpack's shortest form."""
+    cdef int size, place
+    if value < 0x80:
+        at[0] = <unsigned char> value
+        return at + 1
+    size = 1 if value <= 0xFF else 2 if value <= 0xFFFF else 4 if value <= 0xFFFFFFFFULL else 8
+    at[0] = 0xCC if size == 1 else 0xCD if size == 2 else 0xCE if size == 4 else 0xCF
+    at += 1
+    for place in range(size):
+        at[place] = <unsigned char> (value >> (8 * (size - 1 - place)))
+    return at + size
+
+
+cdef inline unsigned char* put_bytes(unsigned char* at, Bytes value, Py_ssize_t size) noexcept:
+    if size <= 0xFF:
+        at[0], at[1] = 0xC4, <unsigned char> size
+        at += 2
+    elif size <= 0xFFFF:
+        at[0], at[1], at[2] = 0xC5, <unsigned char> (size >> 8), <unsigned char> size
+        at += 3
+    else:
+        at[0] = 0xC6
+        put_big_endian(at + 1, size, 4)
+        at += 5
+    memcpy(at, value, size)
+    return at + size
+
+
+cdef inline void put_big_endian(unsigned char* at, unsigned long long value, int size) noexcept:
+    cdef int place
+    for place in range(size):
+        at[place] = <unsigned char> (value >> (8 * (size - 1 - place)))
+
+
+cdef inline long long big_endian(Bytes at, int size) noexcept:
+    cdef unsigned long long value = 0
+    cdef int place
+    for place in range(size):
+        value = value << 8 | at[place]
+    return <long long> value
+
+
+cdef class Rule:
+    """A rule in force that makes pairs, as one generation of it is named in legs."""
+
+    cdef bytes generation
+    cdef object known_live
+    cdef bytes words
+    cdef long long keep_ms
+    cdef long long[2] deadline_ms
+    cdef bint compares_status
+    cdef bytes live_one
+    cdef bytes live_other
+    """The last status of each side that was live."""
+
+    def __init__(self, str generation, known_live, bytes words, long long keep_ms, deadlines_ms, bint compares_status):
+        self.generation = generation.encode()
+        self.known_live = known_live
+        self.words = words
+        self.keep_ms = keep_ms
+        self.deadline_ms[0], self.deadline_ms[1] = deadlines_ms
+        self.compares_status = compares_status
+        self.live_one = self.live_other = b""
+
+    cdef bint is_live(self, int side, Text status) except -1:
+        cdef bytes last = self.live_other if side else self.live_one
+        if PyBytes_GET_SIZE(last) == status.size and memcmp(PyBytes_AS_STRING(last), status.at, status.size) == 0:
+            return status.size > 0
+        if status.size and self.known_live[side].get(as_str(status)):
+            last = (<const char*> status.at)[:status.size]
+            if side:
+                self.live_other = last
+            else:
+                self.live_one = last
+            return True
+        return False
+
+
+cdef class Runner:
+    """Applies runs of legs to the state of one partition."""
+
+    cdef object core
+    cdef object state
+    cdef public list rules
+    """Those in force."""
+    cdef bytes clock_entry
+    cdef long long settled_overhead
+
+    def __init__(self, core, state, bytes clock_entry, long long settled_overhead):
+        self.core = core
+        self.state = state
+        self.rules = []
+        self.clock_entry = clock_entry
+        self.settled_overhead = settled_overhead
+
+    cdef Rule rule_of(self, Text generation):
+        cdef Rule rule
+        for rule in self.rules:
+            if (
+                PyBytes_GET_SIZE(rule.generation) == generation.size
+                and memcmp(PyBytes_AS_STRING(rule.generation), generation.at, generation.size) == 0
+            ):
+                return rule
+        return None
+
+    def run(self, list records, Py_ssize_t begin, long long position):
+        """Apply records from `begin` on; return the place of the first one that was not applied.
+
+        `position` is the next offset to apply: what lies below it is for the caller, as is a record with headers.
+        """
+        cdef Py_ssize_t place, size, count = PyList_GET_SIZE(records)
+        cdef object state = self.state, timers = state.timers, clock = self.core._clock
+        cdef long long base = self.core._base
+        cdef dict cells = state.cells, dirty = state.dirty, times = clock.times, buckets = timers._buckets
+        cdef list items = state.changes.items, bucket = None
+        cdef long long log_time = state.log_time, next_at = timers.next_at, opened_until = timers._opened_until
+        cdef long long bucket_number = -1
+        cdef long long partitions = clock.partitions, number = state.partition
+        cdef long long waiting = 0, settled = 0, settled_bytes = 0
+        cdef long long offset, due_at, due_before, least, before, one_size
+        cdef bint told = False
+        cdef Leg leg, one
+        cdef Rule rule
+        cdef object record, key, value, held, packed, inbox
+        cdef PyObject* found
+        cdef PyObject* time_key
+        cdef PyObject* time_value
+        cdef Py_ssize_t walk
+        cdef Bytes raw
+        cdef unsigned char* at
+        place = begin
+        try:
+            while place < count:
+                record = <object> PyList_GET_ITEM(records, place)
+                offset = record.offset
+                if offset < position or record.headers:
+                    break
+                key, value = record.key, record.value
+                if not PyBytes_CheckExact(key) or not PyBytes_CheckExact(value) or not key:
+                    break
+                size = PyBytes_GET_SIZE(value)
+                raw = <Bytes> PyBytes_AS_STRING(value)
+                if not read_leg(raw, size, &leg):
+                    break
+                rule = self.rule_of(leg.generation)
+                if rule is None:
+                    break
+                # The time first, as for every leg; whoever goes on with this record finds it noted.
+                inbox = leg.inbox_partition
+                found = PyDict_GetItemWithError(times, inbox)
+                before = <object> found if found != NULL else UNKNOWN
+                if leg.received_at > before:
+                    PyDict_SetItem(times, inbox, leg.received_at)
+                    if not told:
+                        PyDict_SetItem(dirty, self.clock_entry, None)
+                        told = True
+                    if (before <= log_time or log_time == UNKNOWN) and partitions and PyDict_Size(times) >= partitions:
+                        least = leg.received_at
+                        walk = 0
+                        while PyDict_Next(times, &walk, &time_key, &time_value):
+                            before = <object> time_value
+                            if before < least:
+                                least = before
+                        if least > log_time:
+                            if next_at < least:  # something is due: that is judged in Python
+                                self.core._move_log_time(offset + base)
+                                next_at, opened_until = timers.next_at, timers._opened_until
+                                bucket, bucket_number = None, -1
+                                log_time = state.log_time
+                            else:
+                                log_time = least
+                                state.log_time = clock.log_time = least
+                if not rule.is_live(<int> leg.side, leg.status):
+                    break
+                found = PyDict_GetItemWithError(cells, key)
+                if found == NULL:
+                    if log_time > leg.received_at:
+                        break
+                    due_at = leg.received_at + rule.deadline_ms[1 - leg.side]
+                    packed = PyBytes_FromStringAndSize(NULL, HEAD_OF_ONE + size)
+                    at = <unsigned char*> PyBytes_AS_STRING(packed)
+                    at[0], at[1] = MARKED, ONE
+                    put_big_endian(at + 2, due_at, 8)
+                    memcpy(at + HEAD_OF_ONE, raw, size)
+                    waiting += 1
+                    if due_at >= opened_until and due_at // BUCKET_MS == bucket_number and due_at >= next_at:
+                        PyList_Append(bucket, due_at)
+                        PyList_Append(bucket, key)
+                    else:
+                        timers.set(due_at, key)
+                        next_at = timers.next_at
+                        if due_at >= opened_until:
+                            bucket_number = due_at // BUCKET_MS
+                            bucket = buckets[bucket_number]
+                else:
+                    held = <object> found
+                    if not PyBytes_CheckExact(held):
+                        break
+                    at = <unsigned char*> PyBytes_AS_STRING(held)
+                    if at[0] != MARKED or at[1] != ONE:
+                        break
+                    one_size = PyBytes_GET_SIZE(held) - HEAD_OF_ONE
+                    if (
+                        not read_leg(at + HEAD_OF_ONE, one_size, &one)
+                        or one.side == leg.side
+                        or not same(one.amount, leg.amount)
+                        or not same(one.currency, leg.currency)
+                        or same(one.source, leg.source)
+                        or (rule.compares_status and not same(one.status, leg.status))
+                        or log_time < 0
+                    ):
+                        break
+                    items.append((key, self.item(rule, key, number, offset + base, log_time, held, value)))
+                    due_before = big_endian(at + 2, 8)
+                    due_at = max(one.received_at, leg.received_at) + rule.keep_ms
+                    if due_at < due_before:
+                        timers.set(due_at, key)
+                        next_at = timers.next_at
+                    packed = PyBytes_FromStringAndSize(NULL, HEAD_OF_TWO + one_size + size)
+                    raw = at + HEAD_OF_ONE
+                    at = <unsigned char*> PyBytes_AS_STRING(packed)
+                    at[0], at[1] = MARKED, TWO
+                    put_big_endian(at + 2, due_at, 8)
+                    put_big_endian(at + 10, one_size, 4)
+                    memcpy(at + HEAD_OF_TWO, raw, one_size)
+                    memcpy(at + HEAD_OF_TWO + one_size, PyBytes_AS_STRING(value), size)
+                    waiting -= 1
+                    settled += 1
+                    settled_bytes += PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(packed) + self.settled_overhead
+                PyDict_SetItem(cells, key, packed)
+                PyDict_SetItem(dirty, key, packed)
+                position = offset + 1
+                place += 1
+        finally:
+            state.waiting_items += waiting
+            state.settled_items += settled
+            state.settled_bytes += settled_bytes
+        return place
+
+    cdef bytes item(self, Rule rule, bytes key, long long number, long long offset, long long log_time, bytes held, bytes value):
+        """Return the Kafka value of a matched pair: see `shared.contracts.matched_pair`."""
+        cdef Py_ssize_t words = PyBytes_GET_SIZE(rule.words), names = PyBytes_GET_SIZE(key)
+        cdef Py_ssize_t opener = PyBytes_GET_SIZE(held) - HEAD_OF_ONE, settler = PyBytes_GET_SIZE(value)
+        cdef unsigned char[27] numbers
+        cdef unsigned char* at = put_number(numbers, number)
+        at = put_number(at, offset)
+        at = put_number(at, log_time)
+        cdef Py_ssize_t of_numbers = at - numbers
+        cdef bytes made = PyBytes_FromStringAndSize(
+            NULL, 2 + words + head(names) + names + of_numbers + head(opener) + opener + head(settler) + settler
+        )
+        at = <unsigned char*> PyBytes_AS_STRING(made)
+        at[0], at[1] = VERSION, 0x97  # an array of seven
+        memcpy(at + 2, PyBytes_AS_STRING(rule.words), words)
+        at = put_bytes(at + 2 + words, <Bytes> PyBytes_AS_STRING(key), names)
+        memcpy(at, numbers, of_numbers)
+        at = put_bytes(at + of_numbers, <Bytes> PyBytes_AS_STRING(held) + HEAD_OF_ONE, opener)
+        put_bytes(at, <Bytes> PyBytes_AS_STRING(value), settler)
+        return made
+
+
+cdef inline Py_ssize_t head(Py_ssize_t size) noexcept:
+    """Bytes before a byte string of this size."""
+    return 2 if size <= 0xFF else 3 if size <= 0xFFFF else 5

@@ -1,0 +1,37 @@
+"""The common case in C, where it is built (`native/`): the same objects and the same bytes for a fraction of the time.
+
+Python stays the reference: what is compiled stops before every record that is not a plain leg of a plain pair, and
+property tests hold the two together.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from services.matcher.domain.pairs import Pairs
+from services.matcher.domain.state import SETTLED_OVERHEAD_BYTES, State
+
+if TYPE_CHECKING:
+    from services.matcher.domain.core import Core
+
+LAYOUT: Final = 1
+"""Of cells, legs and pairs, as the compiled build must know them."""
+
+try:
+    from tieout_native import pairs as _native
+except ImportError:
+    _native = None
+
+BUILT: Final = _native is not None and _native.LAYOUT == LAYOUT
+
+
+def make_runner(core: "Core", state: State, clock_entry: bytes) -> Any:
+    """Return what applies runs of plain legs to `state`; None where it is not built, or built for another layout."""
+    return _native.Runner(core, state, clock_entry, SETTLED_OVERHEAD_BYTES) if BUILT else None
+
+
+def set_rules(runner: Any, pairs: dict[str, Pairs]) -> None:
+    """Let `runner` know the rules in force, by every generation of them; what it cannot do is not among them."""
+    runner.rules = [
+        _native.Rule(generation, one.known_live, bytes(one.words), one.keep_ms, one.deadlines_ms, one.compares_status)
+        for generation, one in pairs.items()
+        if one.deadlines_ms is not None
+    ]
