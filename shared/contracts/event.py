@@ -12,6 +12,10 @@ from shared.money import AmountError, is_currency, is_plain_amount, parse_amount
 
 TEXT_LENGTH_MAX = 255
 """Characters of ids, records, accounts and statuses: what the longest known provider id needs, several times over."""
+NAME_LENGTH_MAX = 64
+CURRENCY_LENGTH_MAX = 8
+AMOUNT_LENGTH_MAX = 58
+"""A minus, 38 digits, a point, 18 more."""
 VALUE_LENGTH_MAX = 1024
 """Characters of one value in refs or attrs."""
 ENTRIES_MAX = 64
@@ -30,15 +34,17 @@ _TYPE = r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$"
 _AMOUNT = r"^-?[0-9]{1,38}(\.[0-9]{1,18})?$"
 _CURRENCY = r"^[A-Z0-9]+$"
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX, pattern=_NAME)]
 """Organisation and source names: they stand in URLs, topic names and keys."""
 # The forms of an event's own fields are told by the schema and held by `_check_forms`: by msgspec they would be tried anew
 # at every event, which took four times as long as reading the rest.
-EventName = Annotated[str, Meta(min_length=1, max_length=64, extra_json_schema={"pattern": _NAME})]
-TypeName = Annotated[str, Meta(min_length=3, max_length=64, extra_json_schema={"pattern": _TYPE})]
+EventName = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX, extra_json_schema={"pattern": _NAME})]
+TypeName = Annotated[str, Meta(min_length=3, max_length=NAME_LENGTH_MAX, extra_json_schema={"pattern": _TYPE})]
 """Lower case words joined by dots: what kind of movement, then what happened to it; one word where that says it all."""
-Amount = Annotated[str, Meta(max_length=58, extra_json_schema={"pattern": _AMOUNT})]
-CurrencyCode = Annotated[str, Meta(min_length=3, max_length=8, extra_json_schema={"pattern": _CURRENCY})]
+Amount = Annotated[str, Meta(max_length=AMOUNT_LENGTH_MAX, extra_json_schema={"pattern": _AMOUNT})]
+CurrencyCode = Annotated[
+    str, Meta(min_length=3, max_length=CURRENCY_LENGTH_MAX, extra_json_schema={"pattern": _CURRENCY})
+]
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 OptionalText = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]
 Entries = Annotated[dict[str, Annotated[str, Meta(max_length=VALUE_LENGTH_MAX)]], Meta(max_length=ENTRIES_MAX)]
@@ -48,7 +54,7 @@ SIGNED_TYPES = ("entry.", "movement.", "adjustment.", "balance.", "snapshot.")
 """Types whose amount may be negative; everywhere else the type says the direction."""
 
 
-class PostedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class PostedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """An event as a producer writes it. Times are RFC 3339 with zone, amounts exact decimal strings in the major unit."""
 
     source: EventName
@@ -76,7 +82,7 @@ class PostedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Only files given to `replay` carry it; over HTTP it is refused."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A canonical event: defaults filled in, org and receipt known. Topic `events`, JSON."""
 
     org: str
@@ -140,6 +146,54 @@ def convert_posted(value: Any) -> PostedEvent:
     return posted
 
 
+def checked(posted: PostedEvent) -> PostedEvent:
+    """Return an event that a mapping built, once it is known to keep what `convert_posted` holds a posted one to.
+
+    Types are the mapping's own and are not looked at.
+
+    Raises:
+        EventRefused: the same as for a posted event that says this.
+    """
+    if not _within_limits(posted):
+        return convert_posted(msgspec.structs.asdict(posted))
+    _check_forms(posted)
+    return posted
+
+
+def _within_limits(posted: PostedEvent) -> bool:
+    """Tell whether every text is as long as it may be; a rare event that is not goes the slow way, which says where."""
+    record, supersedes, sequence = posted.record, posted.supersedes, posted.sequence
+    refs, attrs = posted.refs, posted.attrs
+    if not (
+        0 < len(posted.id) <= TEXT_LENGTH_MAX
+        and (record is None or 0 < len(record) <= TEXT_LENGTH_MAX)
+        and (supersedes is None or 0 < len(supersedes) <= TEXT_LENGTH_MAX)
+        and (sequence is None or 0 <= sequence <= SEQUENCE_MAX)
+        and len(posted.status or "") <= TEXT_LENGTH_MAX
+        and len(posted.account or "") <= TEXT_LENGTH_MAX
+        and len(posted.amount or "") <= AMOUNT_LENGTH_MAX
+        and len(refs) <= ENTRIES_MAX
+        and len(attrs) <= ENTRIES_MAX
+        and (_names(posted) in _remembered or _names_within_limits(posted))
+    ):
+        return False
+    for entries in (refs, attrs):
+        for value in entries.values():
+            if len(value) > VALUE_LENGTH_MAX:
+                return False
+    return True
+
+
+def _names_within_limits(posted: PostedEvent) -> bool:
+    org, currency = posted.org, posted.currency
+    return (
+        0 < len(posted.source) <= NAME_LENGTH_MAX
+        and 3 <= len(posted.type) <= NAME_LENGTH_MAX
+        and (org is None or 0 < len(org) <= NAME_LENGTH_MAX)
+        and (currency is None or 3 <= len(currency) <= CURRENCY_LENGTH_MAX)
+    )
+
+
 _FORMS = {
     "org": (re.compile(_NAME), "is no name; use letters, digits, . _ -, at most 64"),
     "source": (re.compile(_NAME), "is no name; use letters, digits, . _ -, at most 64"),
@@ -150,12 +204,18 @@ _FORMS = {
 _AMOUNT_FORM = re.compile(_AMOUNT)
 FORMS_REMEMBERED_MAX = 10_000
 """Combinations of names that were looked at; a bound, since producers choose them."""
-_remembered: set[tuple[str | None, ...]] = set()
+_Names = tuple[str, str, str | None, str | None]
+_remembered: set[_Names] = set()
+"""Of events whose limits had been held before."""
+
+
+def _names(posted: PostedEvent) -> _Names:
+    return (posted.source, posted.type, posted.currency, posted.org)
 
 
 def _check_forms(posted: PostedEvent) -> None:
     """Hold the forms of names and of the amount; names come again and again, so each combination is tried once."""
-    names = (posted.source, posted.type, posted.currency, posted.org)
+    names = _names(posted)
     if names not in _remembered:
         for field, (form, words) in _FORMS.items():
             text = getattr(posted, field)
@@ -164,7 +224,8 @@ def _check_forms(posted: PostedEvent) -> None:
         if len(_remembered) >= FORMS_REMEMBERED_MAX:
             _remembered.clear()
         _remembered.add(names)
-    if posted.amount is not None and not _AMOUNT_FORM.fullmatch(posted.amount):
+    amount = posted.amount
+    if amount is not None and not is_plain_amount(amount) and not _AMOUNT_FORM.fullmatch(amount):
         raise EventRefused('amount: is no decimal string; write the amount in the major unit, e.g. "120.50"', "amount")
 
 

@@ -11,7 +11,7 @@ import msgspec
 VERSION = 1
 
 
-class WebhookReceived(msgspec.Struct, tag="webhook", frozen=True, kw_only=True):
+class WebhookReceived(msgspec.Struct, tag="webhook", frozen=True, kw_only=True, gc=False):
     """A provider's request whose signature was verified."""
 
     org: str
@@ -25,7 +25,7 @@ class WebhookReceived(msgspec.Struct, tag="webhook", frozen=True, kw_only=True):
     """Result of the signature check: `verified <scheme>`."""
 
 
-class RowReceived(msgspec.Struct, tag="row", frozen=True, kw_only=True):
+class RowReceived(msgspec.Struct, tag="row", frozen=True, kw_only=True, gc=False):
     """One event row, as posted (JSON bytes)."""
 
     org: str

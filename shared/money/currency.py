@@ -1,6 +1,6 @@
 """Currencies and their decimals: ISO 4217 from the `iso4217` package, tokens beside it, and what providers do differently."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 from iso4217 import Currency
 
@@ -44,6 +44,7 @@ def is_currency(code: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1_000)
 def minor_unit_exponent(provider: str, currency: str) -> int:
     """Return the power of ten between `provider`'s integer amounts and the major unit of `currency`.
 

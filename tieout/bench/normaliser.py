@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from services.ingest.app import GC_THRESHOLD
 from services.ingest.domain.normalise import Normaliser
 from services.ingest.domain.providers import MappingOptions
 from services.ingest.domain.rule_book import RuleBook
@@ -45,9 +47,16 @@ async def bench(events: int = DEFAULT_EVENTS, webhooks_percent: int = 50) -> Res
         await apply_topics(kafka)
         say(f"preparing {events:,} inbox records, {webhooks_percent} % of them Stripe webhooks")
         await _fill(kafka, topics.inbox, _records(events, webhooks_percent))
+        # As the service does once it has started.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        limit_begun_s = time.process_time()
         limit = await pass_through(kafka, topics.inbox, topics.checks, events)
+        limit_cpu_s = time.process_time() - limit_begun_s
         say(f"pass-through: {limit:,.0f} records per second")
+        begun_s = time.process_time()
         seconds = await normalise_all(kafka, events)
+        cpu_s = time.process_time() - begun_s
     return Result(
         benchmark="normaliser",
         events=events,
@@ -62,6 +71,8 @@ async def bench(events: int = DEFAULT_EVENTS, webhooks_percent: int = 50) -> Res
             "webhooks_percent": webhooks_percent,
             "rules": "billing",
         },
+        cpu_us_per_event=round(cpu_s / events * 1e6, 2),
+        limit_cpu_us_per_event=round(limit_cpu_s / events * 1e6, 2),
     )
 
 

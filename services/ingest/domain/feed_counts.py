@@ -30,6 +30,8 @@ class FeedCounts:
         seen = counts.get((org, source))
         if seen is None:
             counts[org, source] = [1, time_ms, time_ms, 0]
+        elif time_ms == seen[2]:
+            seen[0] += 1  # the broker stamps whole batches
         else:
             _add(seen, 1, time_ms, time_ms, 0)
 

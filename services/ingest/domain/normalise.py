@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -25,19 +24,12 @@ from shared.contracts.inbox import (
 from shared.contracts.leg import Cut, LegRecord, Withdraw, keyless_group_key
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.ids import dead_letter_id
+from shared.rules.extract.common import Place
 
 OptionsOf = Callable[[str, str], MappingOptions]
 """Mapping options of (org, source)."""
 
 SourceAndType = tuple[str, str]
-
-
-class Place(NamedTuple):
-    """Where in `inbox` a record stands, and when the broker took it (milliseconds since 1970)."""
-
-    partition: int
-    offset: int
-    time_ms: int
 
 
 Outgoing = tuple[bytes | None, LegRecord]
@@ -47,10 +39,22 @@ Outgoing = tuple[bytes | None, LegRecord]
 class Outcome:
     """What a batch of inbox records comes to; `legs` keeps their order."""
 
-    __slots__ = ("awaited", "dead_letters", "events", "feeds", "ignored", "legs", "normalised", "not_reconciled")
+    __slots__ = (
+        "awaited",
+        "dead_letters",
+        "events",
+        "feeds",
+        "ignored",
+        "legs",
+        "normalised",
+        "not_reconciled",
+        "places",
+    )
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.places: list[Place] = []
+        """Where in `inbox` each of the events stands."""
         self.legs: list[Outgoing] = []
         self.dead_letters: list[DeadLetter] = []
         self.feeds = FeedCounts()
@@ -91,10 +95,10 @@ class Normaliser:
             case RulesAwaited(version=version):
                 outcome.awaited = max(outcome.awaited, version)
             case CutRequested(org=org, id=id_):
-                outcome.legs.append((None, Cut(org, id_, place.partition, place.time_ms)))
+                outcome.legs.append((None, Cut(org, id_, place[0], place[2])))
             case WithdrawRequested(org=org, rule=rule, source=source, record=name):
                 group = keyless_group_key(org, rule, source, name)
-                outcome.legs.append((group, Withdraw(source, name, place.partition, place.time_ms)))
+                outcome.legs.append((group, Withdraw(source, name, place[0], place[2])))
 
     def _row(self, received: RowReceived, place: Place, outcome: Outcome) -> None:
         org, raw = received.org, received.row
@@ -135,15 +139,17 @@ class Normaliser:
 
     def _event(self, event: Event, place: Place, outcome: Outcome, raw: bytes) -> None:
         outcome.events.append(event)
+        outcome.places.append(place)
         name = (event.source, event.type)
         outcome.normalised[name] += 1
         extractor = self._rules.extractor(event.org)
         if extractor is None:
             outcome.not_reconciled.append(_not_reconciled(event))
             return
+        partition, offset, time_ms = place
         if event.source in extractor.sources:
-            outcome.feeds.add(place.partition, event.org, event.source, place.time_ms)
-        extracted = extractor.extract(event, place.partition, place.offset, place.time_ms)
+            outcome.feeds.add(partition, event.org, event.source, time_ms)
+        extracted = extractor.extract(event, partition, offset, time_ms)
         if not extracted.selected:
             outcome.not_reconciled.append(_not_reconciled(event))
             return
@@ -165,9 +171,10 @@ class Normaliser:
 
     def _time(self, place: Place) -> datetime:
         """Return the receipt; the broker stamps whole batches, so the last one is often asked for again."""
-        if place.time_ms != self._received_ms:
-            self._received_ms = place.time_ms
-            self._received_at = from_milliseconds(place.time_ms)
+        time_ms = place[2]
+        if time_ms != self._received_ms:
+            self._received_ms = time_ms
+            self._received_at = from_milliseconds(time_ms)
         return self._received_at
 
 
@@ -186,9 +193,10 @@ def _dead_letter(
     rule: str | None = None,
     event: str | None = None,
 ) -> DeadLetter:
+    partition, offset, time_ms = place
     return DeadLetter(
         # A body that holds several events may fail for several of them.
-        id=dead_letter_id(reason, place.partition, place.offset, rule if event is None else f"{rule or ''}/{event}"),
+        id=dead_letter_id(reason, partition, offset, rule if event is None else f"{rule or ''}/{event}"),
         org=org,
         source=source,
         reason=reason,
@@ -196,9 +204,9 @@ def _dead_letter(
         hint=hint,
         rule=rule,
         event=event,
-        inbox_partition=place.partition,
-        inbox_offset=place.offset,
-        received_at=from_milliseconds(place.time_ms),
+        inbox_partition=partition,
+        inbox_offset=offset,
+        received_at=from_milliseconds(time_ms),
         raw=raw,
     )
 

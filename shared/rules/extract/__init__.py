@@ -1,7 +1,9 @@
 """From an event to the legs of the rules that select it: the normaliser's last step, and `replay`'s first."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from shared.contracts.event import Event
 from shared.rules.candidate_rule import TAG as WITHOUT_KEY
@@ -35,7 +37,7 @@ TAKERS: dict[str, Callable[[Any, Any], Sequence[Taker]]] = {
 """By the kind of a compiled rule: what makes its takers from the rule and its model."""
 
 
-class Extracted(NamedTuple):
+class Extracted(msgspec.Struct, gc=False):
     """What the rules of an org make of an event; `selected` is False when no rule wants it ("not reconciled")."""
 
     legs: list[KeyedLeg]

@@ -134,7 +134,10 @@ def signed(amount: str, sign: int) -> str:
 
 def filled(key: list[str | None]) -> bool:
     """Tell whether every part of a key says something: empty parts never match."""
-    return all(part and not part.isspace() for part in key)
+    for part in key:  # noqa: SIM110 - a generator would take three times as long, and every leg asks
+        if not part or part.isspace():
+            return False
+    return True
 
 
 def no_key(rule: str, fields: tuple[str, ...], event: Event) -> Problem:

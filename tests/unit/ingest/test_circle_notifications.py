@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from services.ingest.adapters.certificates import SnsCertificates
 from services.ingest.adapters.secrets import FileSecrets
 from services.ingest.domain.directory import Directory
-from services.ingest.domain.providers import MappingOptions, Unmapped
+from services.ingest.domain.providers import Mapped, MappingOptions, Unmapped
 from services.ingest.domain.providers.circle_notifications import read
 from services.ingest.handlers.http import Ingest, http_app
 from services.ingest.ports import Appended, CertificateAway
@@ -158,7 +158,7 @@ def test_a_confirmation_is_no_event_and_its_address_is_told(capsys: pytest.Captu
     body = signed(confirmation())
     answer, kept = post(body)
     assert (answer.status_code, len(kept)) == (200, 1)
-    assert read(body, "circle", MappingOptions()) == ("SubscriptionConfirmation", [], [])
+    assert read(body, "circle", MappingOptions()) == Mapped("SubscriptionConfirmation", [], [])
     assert "Action=ConfirmSubscription" in capsys.readouterr().out
 
 
@@ -300,7 +300,7 @@ def test_what_cannot_be_understood_is_a_dead_letter(text: str) -> None:
 
 def test_what_is_no_movement_makes_no_event() -> None:
     mapped = read(signed(envelope(message("wire", wire={"id": "x"}))), "circle", MappingOptions())
-    assert mapped == ("wire", [], [])
+    assert mapped == Mapped("wire", [], [])
     refused = read(
         signed(envelope(message(transfer=transfer(amount={"amount": "NaN", "currency": "USD"})))),
         "circle",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.ingest.domain import feed_counts
 from services.ingest.domain.feed_counts import FeedCounts
-from services.ingest.domain.normalise import Normaliser, Outcome, Place
+from services.ingest.domain.normalise import Normaliser, Outcome
 from services.ingest.domain.providers import MappingOptions
 from services.ingest.domain.rule_book import RuleBook
 from shared.contracts.event import milliseconds
@@ -101,7 +101,7 @@ def outcome_of(book: RuleBook, *sources: str) -> Outcome:
             "occurred_at": "2026-11-20T10:00:00Z",
         }
         value = encode_inbox(RowReceived(org="acme", row=json.dumps(event).encode()))
-        normaliser.add(value, Place(2, at, BEGIN + at), outcome)
+        normaliser.add(value, (2, at, BEGIN + at), outcome)
     assert len(outcome.events) == len(sources)
     return outcome
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.ingest.domain.normalise import Normaliser, Outcome, Place
+from services.ingest.domain.normalise import Normaliser, Outcome
 from services.ingest.domain.providers import MappingOptions
 from services.ingest.domain.rule_book import RuleBook
 from shared.contracts.event import milliseconds
@@ -28,7 +28,7 @@ from shared.rules.load import RulesInvalid, load_rules
 BILLING = load_rules(Path(__file__).parents[3] / "shared/packs/billing/rules.yaml")
 FIXTURES = Path(__file__).parent / "fixtures/stripe"
 RECEIVED = datetime(2026, 11, 20, 10, 0, 1, tzinfo=UTC)
-PLACE = Place(2, 41, milliseconds(RECEIVED))
+PLACE = (2, 41, milliseconds(RECEIVED))
 
 
 def rule_set(names: set[str] | None = None, withdrawn: tuple[str, ...] = (), **changes: Any) -> RuleSetRecord:
@@ -91,7 +91,7 @@ def test_a_row_becomes_an_event_received_at_broker_time_and_a_leg_at_its_place()
 
 def test_a_webhook_and_its_ledger_row_meet_in_one_group():
     document = json.loads((FIXTURES / "payment_intent.succeeded.json").read_bytes()) | {
-        "created": PLACE.time_ms // 1000
+        "created": milliseconds(RECEIVED) // 1000
     }
     outcome = outcome_of(row(), webhook(json.dumps(document).encode()))
     assert {group for group, _ in outcome.legs} == {group_key("acme", "billing.payments", ("pay_1",))}
@@ -224,10 +224,10 @@ def test_control_requests_go_where_they_belong_and_ticks_nowhere():
         WithdrawRequested(org="acme", rule="billing.payments", source="ledger", record="pay_1"),
     )
     assert outcome.legs == [
-        (None, Cut("acme", "2026-11", 2, PLACE.time_ms)),
+        (None, Cut("acme", "2026-11", 2, milliseconds(RECEIVED))),
         (
             keyless_group_key("acme", "billing.payments", "ledger", "pay_1"),
-            Withdraw("ledger", "pay_1", 2, PLACE.time_ms),
+            Withdraw("ledger", "pay_1", 2, milliseconds(RECEIVED)),
         ),
     ]
 

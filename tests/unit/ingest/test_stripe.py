@@ -215,6 +215,9 @@ def test_test_mode_and_connected_accounts_are_shown():
         body_of("payment_intent.succeeded", amount_received=120.5),
         body_of("payment_intent.succeeded", id=None),
         body_of("payout.paid", status=None),
+        body_of("payment_intent.succeeded").replace(b'"pi_1"', b'"pi_\xff"', 1),
+        body_of("payment_intent.succeeded").replace(b'"created": 1', b'"created": 1000000000', 1),
+        body_of("payment_intent.succeeded").replace(b'"created": 1', b'"created": -1000000000', 1),
         b'{"object": "event", "type": ' + b"[" * 100_000,
     ],
 )

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from shared.contracts.event import EventRefused, PostedEvent
 
 DEFAULT_PAYMENT_ID_FIELD = "payment_id"
@@ -22,7 +24,7 @@ class Unmapped(ValueError):
         self.hint = hint
 
 
-class Mapped(NamedTuple):
+class Mapped(msgspec.Struct, gc=False):
     """What a body says. No events and nothing refused: it is about no money movement, `kind` names what it is."""
 
     kind: str

@@ -8,12 +8,14 @@ Shapes follow the API reference (docs.stripe.com/api) and are read leniently: an
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 
 from services.ingest.domain.providers.mapping import Mapped, MappingOptions, Unmapped
-from shared.contracts.event import VALUE_LENGTH_MAX, EventRefused, convert_posted, from_microseconds
+from shared.contracts.event import VALUE_LENGTH_MAX, EventRefused, PostedEvent, checked
 from shared.money import from_minor_units, minor_unit_exponent
 
 PROVIDER = "stripe"
@@ -22,6 +24,8 @@ T = TypeVar("T")
 Reference = str | dict[str, Any] | None
 """An id, or the object itself where the account expands it."""
 
+FAMILIES_REMEMBERED_MAX = 1_000
+"""Types of events that were looked at; Stripe has some 250."""
 SEQUENCE_STEP = 10
 """Between two ranks: leaves room for which object speaks."""
 
@@ -70,7 +74,7 @@ PAYOUT_STATUSES = {"in_transit": "processing"}
 INVOICE_STATUSES = {"draft": "created", "void": "voided"}
 
 
-class _Object(msgspec.Struct):
+class _Object(msgspec.Struct, gc=False):
     """The fields that any of the objects has and a mapping needs."""
 
     object: str
@@ -91,11 +95,11 @@ class _Object(msgspec.Struct):
     number: str | None = None
 
 
-class _Data(msgspec.Struct):
+class _Data(msgspec.Struct, gc=False):
     object: _Object
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, gc=False):
     object: str
     id: str
     type: str
@@ -105,12 +109,12 @@ class _Envelope(msgspec.Struct):
     livemode: bool = True
 
 
-class _Kind(msgspec.Struct):
+class _Kind(msgspec.Struct, gc=False):
     type: str
     object: str = "event"
 
 
-class _Meaning(NamedTuple):
+class _Meaning(msgspec.Struct, gc=False):
     """What one object says about one record of money."""
 
     record: str
@@ -131,45 +135,60 @@ def read(body: bytes, source: str, options: MappingOptions) -> Mapped:
         Unmapped: no Stripe event, or one of these objects without what makes it one.
     """
     try:
+        envelope = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _unread(body, error)
+    type_ = envelope.type
+    family = _family_of(envelope)
+    if family is None:
+        return Mapped(type_, [], [])
+    word, meaning_of = family
+    thing = envelope.data.object
+    meaning = meaning_of(envelope, thing, options)
+    if meaning is None:
+        return Mapped(type_, [], [])
+    amount, currency = _money(type_, meaning.amount, thing.currency)
+    customer = _id(thing.customer)
+    try:
+        posted = checked(
+            PostedEvent(
+                source=source,
+                type=f"{word}.{type_.rpartition('.')[2]}",
+                id=envelope.id,
+                record=meaning.record,
+                occurred_at=_time(envelope),
+                sequence=meaning.sequence,
+                status=meaning.status,
+                amount=amount,
+                currency=currency,
+                account=f"customer:{customer}" if customer else None,
+                refs={name: value for name, value in meaning.refs.items() if value},
+                attrs=_attributes(envelope, thing),
+            )
+        )
+    except EventRefused as refusal:
+        return Mapped(type_, [], [refusal])
+    return Mapped(type_, [posted], [])
+
+
+def _unread(body: bytes, shape_error: Exception) -> Mapped:
+    """Return what a body is that has not the shape of the objects that are read: it matters only where one was due."""
+    try:
         kind = _decode_kind(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unmapped(f"the body is no Stripe event: {error}", _CHECK_ENDPOINT) from None
+    if _family_of(kind) is None:
+        return Mapped(kind.type, [], [])
+    raise Unmapped(f"{kind.type}: {shape_error}", _REPORT) from None
+
+
+def _family_of(kind: "_Envelope | _Kind") -> "tuple[str, _MeaningOf] | None":
     if kind.object != "event":
         raise Unmapped(
             f"the body is a {kind.object!r}, which carries no object",
             "Choose snapshot payloads for this endpoint in Stripe; thin payloads carry no amounts.",
         )
-    family = _family(kind.type)
-    if family is None:
-        return Mapped(kind.type, [], [])
-    word, meaning_of = family
-    try:
-        envelope = _decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise Unmapped(f"{kind.type}: {error}", _REPORT) from None
-    thing = envelope.data.object
-    meaning = meaning_of(envelope, thing, options)
-    if meaning is None:
-        return Mapped(kind.type, [], [])
-    row = {
-        "source": source,
-        "type": f"{word}.{kind.type.rpartition('.')[2]}",
-        "id": envelope.id,
-        "record": meaning.record,
-        "occurred_at": from_microseconds(envelope.created * 1_000_000),
-        "sequence": meaning.sequence,
-        "status": meaning.status,
-        **_money(kind.type, meaning.amount, thing.currency),
-        "refs": {name: value for name, value in meaning.refs.items() if value},
-        "attrs": _attributes(envelope, thing),
-    }
-    customer = _id(thing.customer)
-    if customer:
-        row["account"] = f"customer:{customer}"
-    try:
-        return Mapped(kind.type, [convert_posted(row)], [])
-    except EventRefused as refusal:
-        return Mapped(kind.type, [], [refusal])
+    return _family(kind.type)
 
 
 _CHECK_ENDPOINT = "Check that this endpoint's address is given to Stripe only, then replay this dead letter."
@@ -178,6 +197,7 @@ _REPORT = "Stripe's object has another shape than this build knows: update tieou
 _MeaningOf = Callable[[_Envelope, _Object, MappingOptions], _Meaning | None]
 
 
+@lru_cache(maxsize=FAMILIES_REMEMBERED_MAX)
 def _family(type_: str) -> tuple[str, _MeaningOf] | None:
     """Return our word for the kind of movement and what reads it."""
     if type_ == "charge.refunded":
@@ -324,7 +344,8 @@ _FAMILIES: tuple[tuple[str, str, _MeaningOf], ...] = (
 """In this order: the longer prefix first."""
 
 
-def _money(type_: str, amount: int | None, currency: str | None) -> dict[str, str]:
+def _money(type_: str, amount: int | None, currency: str | None) -> tuple[str | None, str]:
+    """Return amount and currency as events have them."""
     if not currency:
         raise Unmapped(f"{type_}: the object has no currency", _REPORT)
     code = currency.upper()
@@ -332,7 +353,14 @@ def _money(type_: str, amount: int | None, currency: str | None) -> dict[str, st
         exponent = minor_unit_exponent(PROVIDER, code)
     except ValueError as error:
         raise Unmapped(f"{type_}: {error}, so its amount cannot be read", _REPORT) from None
-    return {"currency": code} if amount is None else {"amount": from_minor_units(amount, exponent), "currency": code}
+    return None if amount is None else from_minor_units(amount, exponent), code
+
+
+def _time(envelope: _Envelope) -> datetime:
+    try:
+        return datetime.fromtimestamp(envelope.created, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Unmapped(f"{envelope.type}: {envelope.created} is no time", _REPORT) from None
 
 
 def _attributes(envelope: _Envelope, thing: _Object) -> dict[str, str]:

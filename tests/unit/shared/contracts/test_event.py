@@ -1,15 +1,20 @@
 """What a producer may post, and what each refusal says."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.contracts import event as event_module
 from shared.contracts.event import (
     EventRefused,
+    PostedEvent,
     accept,
+    checked,
     convert_posted,
     decode_posted,
     from_microseconds,
@@ -172,3 +177,42 @@ def test_what_is_remembered_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch)
         take(type=f"payment.kind_{number}")
     assert len(event_module._remembered) <= 3
     assert refusal(type="no type").field == "type"
+
+
+def _texts(*lengths: int) -> st.SearchStrategy[str]:
+    """Texts at the limits, and names in a wrong form."""
+    return st.sampled_from([*("a" * length for length in lengths), "A_B.c", "no name", "ü" * 70])
+
+
+BUILT: dict[str, st.SearchStrategy[Any]] = {
+    "source": _texts(0, 1, 64, 65),
+    "type": st.one_of(_texts(2, 3, 64, 65), st.just("payment.succeeded")),
+    "id": _texts(0, 1, 255, 256),
+    "occurred_at": st.just(RECEIVED),
+    "org": st.none() | _texts(0, 64, 65),
+    "record": st.none() | _texts(0, 255, 256),
+    "sequence": st.none() | st.sampled_from([-1, 0, 2**63 - 1, 2**63]),
+    "supersedes": st.none() | _texts(0, 255, 256),
+    "amount": st.none() | st.sampled_from(["120.50", "-1", "1e3", "", "9" * 38 + "." + "9" * 18, "0" * 59]),
+    "currency": st.none() | st.sampled_from(["EUR", "eur", "EU", "E" * 8, "E" * 9]),
+    "status": st.none() | _texts(0, 255, 256),
+    "account": st.none() | _texts(0, 255, 256),
+    "refs": st.dictionaries(_texts(0, 300), _texts(0, 1024, 1025), max_size=3),
+    "attrs": st.sampled_from([{}, {str(n): "" for n in range(64)}, {str(n): "" for n in range(65)}]),
+}
+GOOD = {"source": "stripe", "type": "payment.succeeded", "id": "e", "occurred_at": RECEIVED}
+
+
+def _said(make: Callable[[], PostedEvent]) -> PostedEvent | tuple[str | None, str]:
+    try:
+        return make()
+    except EventRefused as refused:
+        return refused.field, str(refused)
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries(BUILT), st.sets(st.sampled_from(sorted(BUILT)), max_size=2))
+def test_what_a_mapping_built_is_held_to_the_contract_of_what_is_posted(fields: dict[str, Any], odd: set[str]) -> None:
+    """The short way and the way of posted events say the same of every event, in the same words."""
+    row = GOOD | {name: fields[name] for name in odd}
+    assert _said(lambda: checked(PostedEvent(**row))) == _said(lambda: convert_posted(row))
