@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import structlog
@@ -19,6 +19,7 @@ from services.ingest.domain import rows
 from services.ingest.domain.directory import Directory
 from services.ingest.domain.sns import unconfirmed
 from services.ingest.handlers import examples
+from services.ingest.handlers.door import Door
 from services.ingest.handlers.problems import Problem, install
 from services.ingest.ports import CertificateAway, Certificates, Inbox, InboxAway, Secrets
 from services.ingest.settings import IngestSettings
@@ -28,7 +29,7 @@ from shared.contracts.directory import KeyEntry
 from shared.errors import TieoutError
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import bounded, counter
-from shared.telemetry.ops import OpsEndpoints
+from shared.telemetry.ops import AsgiApp, OpsEndpoints
 from shared.telemetry.traces import span
 
 POSTING_ROLES = frozenset({"ingest", "manager", "owner"})
@@ -53,8 +54,22 @@ class Ingest:
     """For sources whose webhooks are signed by a certificate."""
 
 
-def http_app(ingest: Ingest) -> FastAPI:
+def http_app(ingest: Ingest) -> AsgiApp:
     """Return the HTTP application."""
+
+    async def post_events(request: Request) -> Response:
+        with span("POST /v1/events"):
+            return await _counted("/v1/events", _post_events(ingest, request))
+
+    async def post_webhook(org: str, source: str, request: Request) -> Response:
+        with span("POST /webhooks"):
+            return await _counted("/webhooks", _post_webhook(ingest, org, source, request))
+
+    return OpsEndpoints(Door(_described(), post_events, post_webhook), ingest.health)
+
+
+def _described() -> FastAPI:
+    """Return the pages that describe the API, and the answers to what it does not take."""
     app = FastAPI(
         title="tieout ingest",
         version="1",
@@ -74,35 +89,35 @@ def http_app(ingest: Ingest) -> FastAPI:
         dependencies=[api_key],
         tags=["events"],
     )
-    async def post_events(request: Request) -> Response:
+    async def events() -> None:
         """Post events: one object, a JSON array, NDJSON, or CloudEvents 1.0 (structured or batched).
 
         Each row is answered for itself. Accepted means that Kafka has acknowledged it; the same id again is the same
         event, so a request may always be repeated.
         """
-        with span("POST /v1/events"):
-            return await _counted("/v1/events", _post_events(ingest, request))
+        _not_at_the_door()
 
     @app.post(
-        "/webhooks/{org}/{source}",  # noqa: FAST003 - read from the path below
+        "/webhooks/{org}/{source}",  # noqa: FAST003 - the door reads them
         openapi_extra=examples.WEBHOOK,
         responses=examples.WEBHOOK_RESPONSES,
         tags=["webhooks"],
     )
-    async def post_webhook(request: Request) -> Response:
+    async def webhook() -> None:
         """Take a provider's webhook: its signature is checked on the raw bytes, which are then kept as they are."""
-        # Declared as arguments, the two would go through the framework's models for every delivery.
-        path = request.path_params
-        with span("POST /webhooks"):
-            return await _counted("/webhooks", _post_webhook(ingest, path["org"], path["source"], request))
+        _not_at_the_door()
 
     @app.head("/webhooks/{org}/{source}", include_in_schema=False)  # noqa: FAST003 - whoever asks, it is there
     async def head_webhook() -> Response:
         """Circle looks whether the address answers before it delivers."""
         return Response(status_code=200)
 
-    app.add_middleware(OpsEndpoints, health=ingest.health)
     return app
+
+
+def _not_at_the_door() -> NoReturn:
+    """Refuse a post whose path only looks like one of ours to the framework: nothing would keep it."""
+    raise Problem(404, "no-such-page", "There is no such page: see /docs.")
 
 
 async def _counted(route: str, answer: Any) -> Response:

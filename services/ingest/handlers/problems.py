@@ -55,6 +55,11 @@ def response_of(problem: Problem) -> Response:
     return Response(msgspec.json.encode(document), problem.status, problem.headers, PROBLEM_JSON)
 
 
+def unexpected() -> Response:
+    """Return the answer to what is our own fault."""
+    return response_of(Problem(500, "internal", "Something broke here; the log tells. Sending it again is safe."))
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem document."""
 
@@ -73,4 +78,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(_request: Request, _error: Exception) -> Response:
-        return response_of(Problem(500, "internal", "Something broke here; the log tells. Sending it again is safe."))
+        return unexpected()

@@ -365,6 +365,23 @@ def test_other_pages_and_methods_are_problems_too(client: TestClient):
     assert_problem(client.get("/v1/events"), 405, "method-not-allowed", "/docs")
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/events%0A", "/v1/events/", "/v1//events", "/webhooks/acme/stripe/", "/webhooks/acme/"]
+)
+def test_a_post_beside_the_paths_is_never_accepted(client: TestClient, inbox: InboxInMemory, path: str):
+    """The framework's patterns let a line end pass; whoever posts there must not hear that it was kept."""
+    answer = client.post(path, json=ledger_event("e1"), headers=AUTHORIZED, follow_redirects=False)
+    assert answer.status_code in (307, 404)
+    assert inbox.kept == []
+
+
+def test_what_breaks_here_is_a_problem_and_not_silence(ingest: Ingest, inbox: InboxInMemory):
+    """Never a 2xx: the sender tries again."""
+    inbox.append = None  # type: ignore[method-assign, assignment]  # a fault that nobody thought of
+    answer = post(TestClient(http_app(ingest), raise_server_exceptions=False), ledger_event("e1"))
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:tieout:problem:internal")
+
+
 def test_the_api_is_described_with_examples(client: TestClient):
     document = client.get("/openapi.json").json()
     events = document["paths"]["/v1/events"]["post"]
