@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shared.rules.model import Rule
     from tieout.offline.explained import Explained
     from tieout.offline.lines import Place
+    from tieout.offline.replay import Replayed
 
 
 class Format(StrEnum):
@@ -96,7 +97,7 @@ def replay(
         _print_table(shown, explained)
         if checks:
             _print_check_table(engine.last_checks())
-        _print_summary(replayed.events, replayed.complaints, engine.not_reconciled)
+        _print_summary(replayed)
     else:
         _print_explained(shown, explained)
         if checks:
@@ -197,16 +198,16 @@ def _key_text(key: "Key") -> str:
     return key if isinstance(key, str) else " ".join(key)
 
 
-def _print_summary(events: int, complaints: int, not_reconciled: dict[tuple[str, str], int]) -> None:
-    typer.echo(f"{events} events read, {complaints} refused or set aside.")
-    for (source, type_), count in sorted(not_reconciled.items()):
+def _print_summary(replayed: "Replayed") -> None:
+    typer.echo(f"{replayed.events} events read, {replayed.complaints} refused or set aside.")
+    if replayed.settled_ahead is not None:
+        typer.echo(f"{replayed.settled_ahead} of them agree in plain pairs and were settled ahead of the core.")
+    for (source, type_), count in sorted(replayed.engine.not_reconciled.items()):
         typer.echo(f"not reconciled: {count} x {type_} from {source} (no rule selects it)")
 
 
 class _Progress:
     """A bar on a terminal, silence elsewhere; complaints go to stderr as they come."""
-
-    STEP_EVENTS = 5000
 
     def __enter__(self) -> Self:
         from rich.console import Console
@@ -222,8 +223,7 @@ class _Progress:
         self._bar.stop()
 
     def step(self, done: int, of: int) -> None:
-        if done % self.STEP_EVENTS == 0 or done == of:
-            self._bar.update(self._task, completed=done, total=of)
+        self._bar.update(self._task, completed=done, total=of)
 
     def complain(self, place: "Place", what: str) -> None:
         sys.stderr.write(f"{place}: {what}\n")

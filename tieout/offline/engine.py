@@ -1,5 +1,6 @@
 """Extract -> core -> results in one process: what `replay` and the offline packs run on."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.matcher.domain.core import Core
@@ -47,7 +48,8 @@ class OfflineEngine:
         """Groups of records that came without a key."""
         self._keyed: set[int] = set()
         """Hashes of the records that came with one: all of them, so they are kept as short as can be."""
-        self._offset = 0
+        self.offset = 0
+        """Place of the next event."""
 
     @property
     def revisions(self) -> list[Discrepancy]:
@@ -82,21 +84,35 @@ class OfflineEngine:
     def feed(self, event: Event) -> None:
         """Apply one event; its receipt must not be before the previous one's."""
         received_ms = milliseconds(event.received_at)
-        extracted = self._extractor(event.org, received_ms).extract(event, 0, self._offset, received_ms)
+        extracted = self._extractor(event.org, received_ms).extract(event, 0, self.offset, received_ms)
         self._note(event, extracted)
         if self._counted or not extracted.legs:
             self.advance(received_ms)  # else the leg itself moves log time
         for group, leg in extracted.legs:
-            self._core.apply(group, leg, self._offset)
+            self._core.apply(group, leg, self.offset)
             self._withdraw_keyless(event.org, group, leg)
         if event.source in self._counted:
             count = FeedCount(event.org, event.source, 1, received_ms, received_ms, 0, 0)
-            self._core.apply(CONTROL, Tick(0, 1, received_ms, [count]), self._offset)
-        self._offset += 1
+            self._core.apply(CONTROL, Tick(0, 1, received_ms, [count]), self.offset)
+        self.offset += 1
 
     def advance(self, time_ms: int) -> None:
         """Let log time come to `time_ms` (milliseconds since 1970), so that what is due before it happens."""
-        self._core.apply(CONTROL, Tick(0, 1, time_ms, [] if self._counted else None), self._offset)
+        self._core.apply(CONTROL, Tick(0, 1, time_ms, [] if self._counted else None), self.offset)
+
+    def pass_over(self, times: Sequence[int]) -> None:
+        """Let events go by that were settled elsewhere, received at `times` (milliseconds, rising).
+
+        They settle among themselves; what they do to others is that log time moves, and timers fire at their places.
+        """
+        begin, last = self.offset, len(times) - 1
+        while (after := max(self._core.next_timer_at, self._core.log_time)) < times[last]:
+            place = bisect_right(times, after)
+            self.offset = begin + place
+            self.advance(times[place])
+        self.offset = begin + last
+        self.advance(times[last])
+        self.offset += 1
 
     def snapshot(self) -> list[tuple[bytes, bytes]]:
         """Return the core's state, for an engine that goes on where this one stopped."""
@@ -127,7 +143,7 @@ class OfflineEngine:
             self.advance(received_ms)
             extractor = self._extractors[org] = Extractor(org, self._packs)
             for pack, model in extractor.models.values():
-                self._core.apply(CONTROL, rule_record(org, pack, model, 0), self._offset)
+                self._core.apply(CONTROL, rule_record(org, pack, model, 0), self.offset)
         return extractor
 
     def _note(self, event: Event, extracted: Extracted) -> None:
@@ -138,7 +154,7 @@ class OfflineEngine:
 
     def _dead_letter(self, event: Event, problem: Problem) -> DeadLetter:
         return DeadLetter(
-            id=dead_letter_id(problem.reason, 0, self._offset, problem.rule),
+            id=dead_letter_id(problem.reason, 0, self.offset, problem.rule),
             org=event.org,
             source=event.source,
             reason=problem.reason,
@@ -147,7 +163,7 @@ class OfflineEngine:
             rule=problem.rule,
             event=event.id,
             inbox_partition=0,
-            inbox_offset=self._offset,
+            inbox_offset=self.offset,
             received_at=event.received_at,
             raw=b"",
         )
@@ -163,7 +179,7 @@ class OfflineEngine:
             self._keyed.add(hash(record))
         if record in self._keyless and hash(record) in self._keyed:
             withdraw = Withdraw(leg.source, leg.record, 0, leg.received_at)
-            self._core.apply(self._keyless[record], withdraw, self._offset)
+            self._core.apply(self._keyless[record], withdraw, self.offset)
 
     def _collect(self) -> None:
         changes = self._core.take()

@@ -116,9 +116,11 @@ def _look(path: Path, scratch: Path) -> _File:
                 shutil.copyfileobj(source, target)
         lines, in_order, last = 0, True, None
         with content.open("rb") as file:
-            for _, raw in _raw_lines(file):
+            for _, _, raw in raw_lines(file):
+                if not raw.strip():
+                    continue
                 lines += 1
-                time = _time(raw)
+                time = told_time(raw)
                 if time is None:
                     continue
                 in_order = in_order and (last is None or time >= last)
@@ -128,7 +130,7 @@ def _look(path: Path, scratch: Path) -> _File:
     return _File(str(path), content, lines, in_order, scratch)
 
 
-def _time(raw: bytes) -> datetime | None:
+def told_time(raw: bytes) -> datetime | None:
     """Return the receipt that a line tells; None where it tells none, and the second look will say why."""
     try:
         times = _decode_times(raw)
@@ -138,31 +140,44 @@ def _time(raw: bytes) -> datetime | None:
     return time if time.tzinfo is not None else None
 
 
-def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of each line that is not empty; of one that is too long, one byte more than is allowed."""
-    number = 0
-    while raw := file.readline(LINE_MAX_BYTES + 1):
+def raw_lines(file: BinaryIO, end: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+    """Yield number (from 1), place in the file and content of each line from here on that begins before `end`.
+
+    Of a line that is too long the content is one byte more than is allowed.
+    """
+    number, place = 0, file.tell()
+    while end is None or place < end:
+        raw = file.readline(LINE_MAX_BYTES + 1)
+        if not raw:
+            return
         number += 1
-        rest = raw
+        length, rest = len(raw), raw
         while len(rest) > LINE_MAX_BYTES and not rest.endswith(b"\n"):
             rest = file.readline(LINE_MAX_BYTES + 1)
-        if raw.strip():
-            yield number, raw
+            length += len(rest)
+        yield number, place, raw
+        place += length
 
 
 def _lines(file: _File, complain: Complain) -> Iterator[Line]:
     with file.content.open("rb") as content:
-        for number, raw in _raw_lines(content):
-            place = Place(file.name, number)
-            if len(raw) > LINE_MAX_BYTES:
-                complain(place, f"refused: the line is longer than {LINE_MAX_BYTES} bytes")
-                continue
-            try:
-                posted = decode_posted(raw)
-            except EventRefused as error:
-                complain(place, f"refused: {error}")
-                continue
-            yield Line((posted.received_at or posted.occurred_at).astimezone(UTC), place, posted)
+        for number, _, raw in raw_lines(content):
+            line = read_line(raw, Place(file.name, number), complain) if raw.strip() else None
+            if line is not None:
+                yield line
+
+
+def read_line(raw: bytes, place: Place, complain: Complain) -> Line | None:
+    """Read a line that is not empty; None: it is no event, and was complained about."""
+    if len(raw) > LINE_MAX_BYTES:
+        complain(place, f"refused: the line is longer than {LINE_MAX_BYTES} bytes")
+        return None
+    try:
+        posted = decode_posted(raw)
+    except EventRefused as error:
+        complain(place, f"refused: {error}")
+        return None
+    return Line((posted.received_at or posted.occurred_at).astimezone(UTC), place, posted)
 
 
 def _sorted(lines: Iterator[Line], scratch: Path, name: str) -> Iterator[Line]:

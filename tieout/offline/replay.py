@@ -1,17 +1,24 @@
 """`tieout replay`: events from files through the same core as the services, without Kafka."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from shared.contracts.event import EventRefused, accept, milliseconds
 from shared.rules.model import Rule
 from tieout.offline.engine import OfflineEngine
-from tieout.offline.lines import Complain, EventFiles, Line, Place
+from tieout.offline.lines import LINE_MAX_BYTES, Complain, EventFiles, Line, Place, read_line
 
 COLLECT_EVENTS = 1_000
 """Events between two looks at what the core has made."""
+AHEAD_BYTES_MIN = 8_000_000
+"""Files that are smaller together are not read ahead: the core is done with them as soon."""
+
+Step = Callable[[int, int], None]
 
 
 class Replayed(NamedTuple):
@@ -20,6 +27,8 @@ class Replayed(NamedTuple):
     engine: OfflineEngine
     events: int
     complaints: int
+    settled_ahead: int | None = None
+    """Events of plain pairs that agreed, so that the core never saw them; None: it saw every event."""
 
 
 def replay(
@@ -29,12 +38,15 @@ def replay(
     org: str,
     until: datetime | None,
     complain: Complain,
-    step: Callable[[int, int], None] = lambda _done, _of: None,
+    step: Step = lambda _done, _of: None,
     items: bool = True,
+    ahead_bytes_min: int = AHEAD_BYTES_MIN,
 ) -> Replayed:
     """Run the files through the core and let log time come to `until`.
 
-    Memory holds what the rules remember, the results, a hash for each record, and few events: files are read as streams.
+    Without items, pairs that agree are settled ahead of the core where rules and files permit it (`ahead`); results are
+    the same. Memory then holds what is left, the results, and pieces of the files. Else it holds what the rules
+    remember, the results, a hash for each record, and few events: files are read as streams.
 
     Args:
         paths: JSON Lines files of events.
@@ -42,10 +54,22 @@ def replay(
         org: organisation of events that name none.
         until: log time to advance to at the end, so that deadlines fire.
         complain: told of every line that is refused or becomes a dead letter.
-        step: told of progress (lines done, lines in all).
+        step: told of progress (done, in all; lines, or bytes where files are read ahead).
         items: keep the items of matches and pending groups as well; without them memory stays smaller.
+        ahead_bytes_min: size of the files together from which they are read ahead.
     """
     run = _Run(OfflineEngine(packs, items=items), org, complain)
+    settled = None
+    if not items and _may_be_read_ahead(paths, packs, ahead_bytes_min):
+        settled = _run_ahead(run, paths, packs, org, step)
+    else:
+        _run_all(run, paths, step)
+    if until is not None:
+        run.engine.advance(milliseconds(until))
+    return Replayed(run.engine, run.events, run.complaints, settled)
+
+
+def _run_all(run: "_Run", paths: Sequence[Path], step: Step) -> None:
     with EventFiles(paths) as files:
         for done, line in enumerate(files.read(run.complain), start=1):
             run.feed(line)
@@ -54,9 +78,48 @@ def replay(
                 step(done, len(files))
         run.collect()
         step(len(files), len(files))
-    if until is not None:
-        run.engine.advance(milliseconds(until))
-    return Replayed(run.engine, run.events, run.complaints)
+
+
+def _may_be_read_ahead(paths: Sequence[Path], packs: Mapping[str, Sequence[Rule]], bytes_min: int) -> bool:
+    """Tell whether files can be read twice and are worth it, and a rule has plain pairs. NumPy comes with `tieout[replay]`."""
+    if (
+        find_spec("numpy") is None
+        or not all(path.is_file() for path in paths)
+        or sum(path.stat().st_size for path in paths) < bytes_min
+    ):
+        return False
+    from tieout.offline.columns import may_be_plain
+
+    return may_be_plain(packs)
+
+
+def _run_ahead(run: "_Run", paths: Sequence[Path], packs: Mapping[str, Sequence[Rule]], org: str, step: Step) -> int:
+    from tieout.offline.ahead import NO_EVENT, SETTLED, Ahead
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tieout-replay-")))
+        ahead = Ahead(paths, folder)
+        ahead.read(packs, org, step)
+        files = [stack.enter_context(path.open("rb")) for path in paths]
+        for lines, fate in ahead.passages():
+            times, is_left = lines["at"] // 1000, fate != SETTLED
+            begin = 0
+            for place in [*is_left.nonzero()[0].tolist(), len(lines)]:
+                if begin < place:
+                    run.pass_over(times[begin:place].tolist())
+                begin = place + 1
+                if place == len(lines):
+                    continue
+                run.collect_due()
+                file, offset, number = (int(lines[name][place]) for name in ("file", "offset", "number"))
+                files[file].seek(offset)
+                raw = files[file].readline(LINE_MAX_BYTES + 1)
+                line = read_line(raw, Place(str(paths[file]), number + 1), run.complain)
+                assert (line is None) == (fate[place] == NO_EVENT), "a line reads the same twice"
+                if line is not None:
+                    run.feed(line)
+        run.collect()
+        return ahead.settled
 
 
 class _Run:
@@ -69,10 +132,10 @@ class _Run:
         self.complaints = 0
         self._org = org
         self._tell = complain
-        self._places: list[Place] = []
+        self._places: dict[int, Place] = {}
         """Of the events since the last look, by their offset."""
-        self._begin = 0
         self._told = 0
+        self._looked = 0
 
     def feed(self, line: Line) -> None:
         self.events += 1
@@ -81,17 +144,25 @@ class _Run:
         except EventRefused as error:
             self.complain(line.place, f"refused: {error}")
             return
+        self._places[self.engine.offset] = line.place
         self.engine.feed(event)
-        self._places.append(line.place)
+
+    def pass_over(self, times: Sequence[int]) -> None:
+        self.events += len(times)
+        self.engine.pass_over(times)
+
+    def collect_due(self) -> None:
+        """Tell of dead letters where it was time for it since the last look."""
+        if self.events // COLLECT_EVENTS > self._looked:
+            self._looked = self.events // COLLECT_EVENTS
+            self.collect()
 
     def collect(self) -> None:
         """Tell of the dead letters since the last look, in the order of their lines."""
         letters = self.engine.dead_letters
         for letter in sorted(letters[self._told :], key=lambda letter: letter.inbox_offset):
-            place = self._places[letter.inbox_offset - self._begin]
-            self.complain(place, f"dead letter: {letter.reason}: {letter.detail}")
+            self.complain(self._places[letter.inbox_offset], f"dead letter: {letter.reason}: {letter.detail}")
         self._told = len(letters)
-        self._begin += len(self._places)
         self._places.clear()
 
     def complain(self, place: Place, what: str) -> None:

@@ -74,12 +74,19 @@ class Extractor:
         if event.type.startswith(ADJUSTMENT) and event.refs.get("discrepancy"):
             selected = self._adjust(event, place, legs, problems)
             return Extracted(legs, problems, selected)
-        takers = self._chosen.get((event.source, event.type))
-        if takers is None:
-            takers = self._choose(event.source, event.type)
+        takers = self.takers_of(event.source, event.type)
         for taker in takers:
             taker.take(event, place, legs, problems)
         return Extracted(legs, problems, bool(takers))
+
+    def takers_of(self, source: str, type_: str) -> tuple[Taker, ...]:
+        """Return what takes events of this source and type."""
+        takers = self._chosen.get((source, type_))
+        return takers if takers is not None else self._choose(source, type_)
+
+    def takers_of_source(self, source: str) -> Sequence[Taker]:
+        """Return what takes events of this source, each of some types."""
+        return self._takers.get(source, ())
 
     def _choose(self, source: str, type_: str) -> tuple[Taker, ...]:
         takers = tuple(

@@ -33,6 +33,11 @@ class SideTaker:
         self._is_live = rule.sides[index].is_live
         self._sign = SignOf(selector)
 
+    @property
+    def adds_as_it_is(self) -> bool:
+        """Amounts of this side have no sign to be changed."""
+        return self._sign.is_plus
+
     def take(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> None:
         """Add the leg of an event; without a key it goes to a group of its own."""
         rule, amount = self.rule, event.amount

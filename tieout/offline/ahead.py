@@ -1,0 +1,264 @@
+"""Files read ahead of the core: which events belong to plain pairs that agree, and all lines in order of receipt.
+
+A pair is plain when its key has exactly two events in all of the files, one of either side, and nothing about them is
+for the core to judge (see `columns`). Everything that grows with the files is on disk; in memory are one block of
+a file, one partition of the legs, and a piece of each stream that is merged.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import UsageError
+from shared.rules.model import Rule
+from tieout.offline.columns import BLOCK_BYTES, FIRST, LEGS, LINES, SPOILS, Block, ColumnReader, Columns
+from tieout.offline.lines import LINE_MAX_BYTES
+
+TO_CORE, SETTLED, NO_EVENT = 0, 1, 2
+"""What becomes of a line."""
+PARTITION_BYTES = 64_000_000
+"""Of the files, for each partition of their legs: some 300,000 legs, which take 60 MB to be paired."""
+PARTITIONS_MAX = 256
+"""As many files are open at once."""
+PIECE_LINES = 100_000
+"""Lines of a stream that are in memory at once while it is merged."""
+SORTED_LINES = 1_000_000
+"""Lines of a file out of order that are sorted at once, and then merged; some 60 MB."""
+
+_PLACED = np.dtype([*LINES.descr, ("line", "i8"), ("file", "i4")])
+"""A line with its place among all lines, and its file."""
+
+
+class Passage(NamedTuple):
+    """Lines in order of receipt that follow one another."""
+
+    lines: NDArray[Any]
+    """`at` in microseconds, `offset`, `number` from 0, `file`."""
+    fate: NDArray[np.uint8]
+
+
+class Ahead:
+    """Everything that is known of the files once they have been read ahead; `folder` is for scratch files."""
+
+    def __init__(self, paths: Sequence[Path], folder: Path) -> None:
+        self.lines = 0
+        """That are not empty."""
+        self.settled = 0
+        """Events of plain pairs that agree."""
+        self._paths = paths
+        self._folder = folder
+        self._files: list[_LinesOfFile] = []
+
+    def read(
+        self, packs: Mapping[str, Sequence[Rule]], org: str, step: Callable[[int, int], None] = lambda _done, _of: None
+    ) -> None:
+        """Read all files; `step` is told of bytes read, of bytes in all."""
+        sizes = [_size(path) for path in self._paths]
+        blocks = [(file, block) for file, path in enumerate(self._paths) for block in _blocks(path)]
+        legs = _Legs(self._folder, min(sum(sizes) // PARTITION_BYTES + 1, PARTITIONS_MAX))
+        read = ColumnReader(packs, org).read
+        with legs:
+            for file in range(len(self._paths)):
+                self._files.append(_LinesOfFile(file, self._folder / f"lines-{file}", self.lines))
+                with self._files[-1]:
+                    for place, block in blocks:
+                        if place == file:
+                            self._take(read(block), legs)
+                            step(sum(sizes[:file]) + block.end, sum(sizes))
+        fate_path = self._folder / "fate"
+        self._fate = np.memmap(fate_path, np.uint8, "w+", shape=max(self.lines, 1))
+        for settled in legs.settled():
+            self._fate[settled] = SETTLED
+            self.settled += len(settled)
+
+    def _take(self, columns: Columns, legs: "_Legs") -> None:
+        legs.add(columns, self.lines)
+        self._files[-1].add(columns)
+        self.lines += len(columns.lines)
+
+    def passages(self) -> Iterator[Passage]:
+        """Yield all lines in order of receipt, ties by file and line; a line that is no event stands where it is read."""
+        streams = [stream for file in self._files for stream in file.streams()]
+        for lines in _merged(streams):
+            yield Passage(lines, np.where(lines["is_event"], self._fate[lines["line"]], NO_EVENT))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _blocks(path: Path) -> Iterator[Block]:
+    """Cut a file into blocks of whole lines."""
+    try:
+        with path.open("rb") as file:
+            begin, size = 0, os.fstat(file.fileno()).st_size
+            while begin < size:
+                file.seek(begin + BLOCK_BYTES - 1)
+                while (raw := file.readline(LINE_MAX_BYTES)) and not raw.endswith(b"\n"):
+                    pass
+                end = min(file.tell(), size)
+                yield Block(path, begin, end)
+                begin = end
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _LinesOfFile:
+    """The lines of one file, on disk."""
+
+    def __init__(self, file: int, path: Path, first_line: int) -> None:
+        self._file = file
+        self._path = path
+        self._next_line = first_line
+        self._next_number = 0
+        self._last_at = self._last_told = FIRST
+        self._in_order = True
+
+    def __enter__(self) -> Self:
+        self._target = self._path.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._target.close()
+
+    def add(self, columns: Columns) -> None:
+        """Add the lines of the file's next block."""
+        lines = np.empty(len(columns.lines), _PLACED)
+        for name in LINES.names or ():
+            lines[name] = columns.lines[name]
+        at = lines["at"]
+        at[at == FIRST] = self._last_at
+        lines["number"] += self._next_number
+        lines["line"] = np.arange(self._next_line, self._next_line + len(lines))
+        lines["file"] = self._file
+        if len(lines):
+            self._last_at = at[-1]
+        told = columns.told
+        if len(told):
+            self._in_order &= bool(told[0] >= self._last_told and (told[1:] >= told[:-1]).all())
+            self._last_told = told[-1]
+        self._next_line += len(lines)
+        self._next_number += columns.lines_in_all
+        self._target.write(lines.tobytes())
+
+    def streams(self) -> "list[_Stream]":
+        """Return streams in order of receipt, the lines of earlier ones before those of later ones."""
+        if self._in_order:
+            return [_Stream(self._path)]
+        found: list[_Stream] = []
+        with self._path.open("rb") as source:
+            while len(lines := np.fromfile(source, _PLACED, SORTED_LINES)):
+                lines["at"][~lines["is_event"]] = FIRST  # sorting reads all of the file before the first event goes on
+                path = self._path.with_suffix(f".{len(found)}")
+                lines[np.argsort(lines["at"], kind="stable")].tofile(path)
+                found.append(_Stream(path))
+        return found
+
+
+class _Stream:
+    """Lines in order of receipt, read piece by piece."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self.piece = np.empty(0, _PLACED)
+        self.is_over = False
+        self.grow()
+
+    def grow(self) -> None:
+        """Read on, behind what is in memory."""
+        more = np.fromfile(self._path, _PLACED, PIECE_LINES, offset=self._read * _PLACED.itemsize)
+        self._read += len(more)
+        self.is_over = len(more) < PIECE_LINES
+        self.piece = np.concatenate((self.piece, more)) if len(self.piece) else more
+
+    def take(self, before: int | None) -> "NDArray[Any]":
+        """Return, and forget, what was received before a time; None: all."""
+        count = len(self.piece) if before is None else int(np.searchsorted(self.piece["at"], before))
+        taken, self.piece = self.piece[:count], self.piece[count:]
+        return taken
+
+
+def _merged(streams: "list[_Stream]") -> "Iterator[NDArray[Any]]":
+    """Merge streams by receipt; ties keep the order of the streams."""
+    while streams:
+        going_on = [stream for stream in streams if not stream.is_over]
+        bound = min((int(stream.piece["at"][-1]) for stream in going_on), default=None)
+        taken = np.concatenate([stream.take(bound) for stream in streams])
+        if len(taken):
+            yield taken[np.argsort(taken["at"], kind="stable")]
+        for stream in going_on:
+            if not len(stream.piece) or stream.piece["at"][-1] == bound:
+                stream.grow()
+        streams = [stream for stream in streams if len(stream.piece) or not stream.is_over]
+
+
+class _Legs:
+    """Legs of all files in partitions by group, on disk."""
+
+    def __init__(self, folder: Path, partitions: int) -> None:
+        self._paths = [folder / f"legs-{number}" for number in range(partitions)]
+        self._keyless: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._files = [self._stack.enter_context(path.open("wb")) for path in self._paths]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, columns: Columns, first_line: int) -> None:
+        """Add the legs of a block whose lines begin at a place among all lines."""
+        legs = columns.legs
+        legs["line"] += first_line
+        if len(columns.keyless):
+            self._keyless.append(columns.keyless)
+        if len(self._files) == 1:
+            self._files[0].write(legs.tobytes())
+            return
+        partition = (legs["group"] >> np.uint64(32)) % np.uint64(len(self._files))
+        legs = legs[np.argsort(partition, kind="stable")]
+        ends = np.cumsum(np.bincount(partition.astype(np.int64), minlength=len(self._files)))
+        for file, begin, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
+            file.write(legs[begin:end].tobytes())
+
+    def settled(self) -> "Iterator[NDArray[np.int64]]":
+        """Yield the lines of pairs that are plain and agree, partition by partition."""
+        keyless = np.unique(np.concatenate(self._keyless))
+        for path in self._paths:
+            legs = np.fromfile(path, LEGS)
+            path.unlink()
+            yield _agreeing(legs, keyless)
+
+
+def _agreeing(legs: "NDArray[Any]", keyless: "NDArray[np.uint64]") -> "NDArray[np.int64]":
+    """Return the lines of the legs that settle one another."""
+    legs = legs[np.argsort(legs["group"], kind="stable")]
+    groups = legs["group"]
+    differs = np.concatenate(([True], groups[1:] != groups[:-1], [True])) if len(legs) else np.array([True])
+    begins = np.flatnonzero(differs)
+    pairs = begins[:-1][np.diff(begins) == 2]
+    one, other = legs[pairs], legs[pairs + 1]
+    swapped = other["at"] < one["at"]
+    one, other = np.where(swapped, other, one), np.where(swapped, one, other)
+    agree = (
+        (one["side"] != other["side"])
+        & (one["side"] != SPOILS)
+        & (other["side"] != SPOILS)
+        & (one["says"] == other["says"])
+        & ((one["status"] == other["status"]) | (one["status"] == 0) | (other["status"] == 0))
+        & (other["at"] // 1000 <= one["until_ms"])
+        & (one["at"] >= 0)  # log time begins in 1970
+        & ~np.isin(one["record"], keyless)
+        & ~np.isin(other["record"], keyless)
+    )
+    return np.concatenate((one["line"][agree], other["line"][agree]))
