@@ -40,10 +40,12 @@ def payments_rule() -> MatchRuleModel:
     return rule
 
 
-def prepared_legs(count: int, partitions: int, seed: int = 7) -> Iterator[Prepared]:
+def prepared_legs(
+    count: int, partitions: int, seed: int = 7, *, mismatched: float = MISMATCHED, missing: float = MISSING
+) -> Iterator[Prepared]:
     """Yield `count` legs with their rule and a tick per second, in log order; the same for the same seed.
 
-    98 % are pairs that agree and come within seconds, 1 % differ in amount, 1 % have no other side.
+    Of the payments, `mismatched` differ in amount and `missing` have no other side; all others agree within seconds.
     """
     rule = payments_rule()
     record = encode_leg_record(rule_record(ORG, PACK, rule, 1))
@@ -68,8 +70,8 @@ def prepared_legs(count: int, partitions: int, seed: int = 7) -> Iterator[Prepar
             number += 1
             amount = f"{chance.randrange(100, 1_000_000) / 100:.2f}"
             luck = chance.random()
-            if luck >= MISSING:
-                other = f"{amount[:-1]}{(int(amount[-1]) + 1) % 10}" if luck < MISSING + MISMATCHED else amount
+            if luck >= missing:
+                other = f"{amount[:-1]}{(int(amount[-1]) + 1) % 10}" if luck < missing + mismatched else amount
                 later.append((made + GAP_LEGS, payment, other))
         yield _leg(generation, payment, side, amount, now_ms, made, partitions)
         made += 1

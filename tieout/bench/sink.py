@@ -2,31 +2,36 @@
 
 import asyncio
 import contextlib
+import sys
 import time
-import uuid
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, NamedTuple
 
 import asyncpg
-import msgspec
 
 from services.alerts.adapters.database import Database, migrate
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.handlers.sink import SinkLoop, calm_collector
-from services.alerts.ports.sink import Batch
+from services.alerts.ports.sink import Batch as SinkBatch
 from services.alerts.settings import AlertsSettings
 from services.alerts.use_cases.sink import store
-from shared.contracts.discrepancy import Discrepancy, LogPosition, RecordEvidence, SideEvidence
-from shared.contracts.item import Item, ItemDiscrepancy, ItemSide
+from services.matcher.adapters.results import Result as Written
+from services.matcher.adapters.results import discrepancy_results, in_json, item_results
+from services.matcher.domain.core import Core
+from services.matcher.ports import Batch
+from services.matcher.settings import MatcherSettings
+from shared.contracts.leg import decode_leg_record
+from shared.contracts.matched_pair import read_item
 from shared.errors import TieoutError
-from shared.ids import NAMESPACE
 from shared.kafka.client import await_sent, producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import DEFAULT_PARTITIONS, Topics, apply_topics
 from shared.settings import load_settings
 from shared.telemetry.health import Health
 from tieout.bench.harness import Result, own_kafka, pass_through, say
+from tieout.bench.prepared_legs import prepared_legs
 from tieout.local.postgres import LocalPostgres
 
 DEFAULT_ROWS = 100_000
@@ -34,20 +39,24 @@ DISCREPANT_PERCENT_DEFAULT = 2
 """Of the items; each has a discrepancy beside it. A healthy flow: more would be faster, for items are the larger rows."""
 RUN_TIMEOUT_S = 180.0
 LOOK_S = 0.02
-_NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+_Record = tuple[int, bytes | None, bytes, list[tuple[str, bytes]]]
+"""Partition, key, value and headers."""
 
 
 class TooSlow(TieoutError):
     """The benchmark did not end in time."""
 
 
-async def bench(rows: int = DEFAULT_ROWS, discrepant_percent: int = DISCREPANT_PERCENT_DEFAULT) -> Result:
-    """Measure the pass-through limit over prepared items, then the sink over items and discrepancies."""
+async def bench(
+    rows: int = DEFAULT_ROWS, discrepant_percent: int = DISCREPANT_PERCENT_DEFAULT, *, matches_as_json: bool = False
+) -> Result:
+    """Measure the pass-through limit over what a matcher published to `matches`, then the sink over all it published."""
     with LocalPostgres() as postgres:
         async with own_kafka() as kafka:
             topics = Topics(kafka.topic_prefix)
             await apply_topics(kafka)
-            items, discrepancies = _prepared(rows, discrepant_percent)
+            items, discrepancies = published(rows, discrepant_percent, matches_as_json=matches_as_json)
             say(f"preparing {len(items):,} items and {len(discrepancies):,} discrepancies")
             await _fill(kafka, topics.matches, items)
             await _fill(kafka, topics.discrepancies, discrepancies)
@@ -74,6 +83,8 @@ async def bench(rows: int = DEFAULT_ROWS, discrepant_percent: int = DISCREPANT_P
             "processes": 1,
             "batch_records_max": batch_rows,
             "discrepant_percent": discrepant_percent,
+            "matches": "JSON" if matches_as_json else "pairs as their legs",
+            "compression": load_settings(MatcherSettings).compression,
             "postgres": "the wheel, fsync on, same machine",
             "plain_copy_rows_per_second": round(copied),
             "ratio_to_plain_copy": round(stored / seconds / copied, 3),
@@ -83,12 +94,12 @@ async def bench(rows: int = DEFAULT_ROWS, discrepant_percent: int = DISCREPANT_P
     )
 
 
-async def plain_copy(dsn: str, rows: Sequence["_Row"]) -> float:
-    """Return rows per second of the least that PostgreSQL can do with the items: COPY their text, index nothing.
+async def plain_copy(dsn: str, items: Sequence[_Record]) -> float:
+    """Return rows per second of the least that PostgreSQL can do with the items: COPY their JSON, index nothing.
 
     The table is logged as any other, and a transaction is as large as a batch of the sink.
     """
-    values = [(key.decode(), value.decode()) for _, key, value in rows]
+    values = [(read_item(value).id, in_json(value).decode()) for _, _, value, _ in items]
     batch_rows = load_settings(AlertsSettings).sink_batch_records_max
     connection = await asyncpg.connect(dsn)
     try:
@@ -114,7 +125,7 @@ async def store_all(kafka: KafkaSettings, url: str, rows: int) -> tuple[float, i
     sink = PostgresSink(database)
     done = 0
 
-    async def counted(batch: Batch) -> None:
+    async def counted(batch: SinkBatch) -> None:
         nonlocal done
         await store(sink, batch, datetime.now(UTC))
         done += len(batch.items) + len(batch.discrepancies)
@@ -141,119 +152,52 @@ async def store_all(kafka: KafkaSettings, url: str, rows: int) -> tuple[float, i
         await database.close()
 
 
-_Row = tuple[int, bytes, bytes]
-"""Partition, key, value."""
+class Published(NamedTuple):
+    """What a matcher publishes, by topic."""
+
+    matches: list[_Record]
+    discrepancies: list[_Record]
 
 
-def _prepared(rows: int, discrepant_percent: int) -> tuple[list[_Row], list[_Row]]:
-    items: list[_Row] = []
-    discrepancies: list[_Row] = []
-    for number in range(rows * 100 // (100 + discrepant_percent)):
-        log = LogPosition(partition=number % DEFAULT_PARTITIONS, offset=number, time=_NOW + timedelta(seconds=number))
-        found = _discrepancy(number, log) if number % 100 < discrepant_percent else None
-        item = _item(number, log, found)
-        items.append((log.partition, item.id.encode(), msgspec.json.encode(item)))
-        if found is not None:
-            discrepancies.append((log.partition, found.id.encode(), msgspec.json.encode(found)))
-    return items, discrepancies
+def published(rows: int, discrepant_percent: int, *, matches_as_json: bool) -> Published:
+    """Return what the matcher's own code makes of prepared payments, `rows` results or one more."""
+    cores = [Core(number) for number in range(DEFAULT_PARTITIONS)]
+    offsets = [count() for _ in cores]
+    told = Published([], [])
+    legs = prepared_legs(sys.maxsize, DEFAULT_PARTITIONS, mismatched=discrepant_percent / 100, missing=0)
+    for number, key, value in legs:
+        cores[number].apply(key or b"", decode_leg_record(value), next(offsets[number]), value)
+        changes = cores[number].take()
+        if not changes.items:
+            continue
+        batch = Batch(number, 0, 1, changes)
+        told.matches.extend(_records(number, item_results(batch, pairs_as_json=matches_as_json)))
+        told.discrepancies.extend(_records(number, discrepancy_results(batch)))
+        if len(told.matches) + len(told.discrepancies) >= rows:
+            break
+    return told
 
 
-def _id(kind: str, number: int) -> str:
-    return str(uuid.uuid5(NAMESPACE, f"bench {kind} {number}"))
+def _records(number: int, results: Iterable[Written]) -> Iterator[_Record]:
+    return ((number, key, value, headers) for key, value, headers in results)
 
 
-def _record(number: int, source: str, amount: str) -> dict[str, Any]:
-    return {
-        "id": f"evt_{source}_{number}",
-        "source": source,
-        "record": f"{source}_{number}",
-        "amount": amount,
-        "currency": "EUR",
-        "status": "succeeded",
-        "occurred_at": _NOW,
-    }
-
-
-def _amounts(found: Discrepancy | None) -> tuple[str, str]:
-    return "120.50", "120.50" if found is None else "120.00"
-
-
-def _item(number: int, log: LogPosition, found: Discrepancy | None) -> Item:
-    sides: dict[str, ItemSide | None] = {
-        side: ItemSide(records=[RecordEvidence(**_record(number, source, amount))])
-        for side, source, amount in zip(("internal", "provider"), ("ledger", "stripe"), _amounts(found), strict=True)
-    }
-    raised = [] if found is None else [_raised(found)]
-    return Item(
-        id=_id("item", number),
-        revision=1,
-        status="discrepant" if raised else "matched",
-        org="bench",
-        rule="billing.payments",
-        pack="billing",
-        key=f"pay_{number}",
-        sides=sides,
-        discrepancies=raised,
-        at=_NOW,
-        occurred_at=_NOW,
-        live=True,
-        log=log,
-    )
-
-
-def _raised(found: Discrepancy) -> ItemDiscrepancy:
-    return ItemDiscrepancy(
-        id=found.id, type=found.type, side=found.side, difference=found.difference, currency=found.currency
-    )
-
-
-def _discrepancy(number: int, log: LogPosition) -> Discrepancy:
-    expected, actual = "120.50", "120.00"
-    return Discrepancy(
-        id=_id("discrepancy", number),
-        revision=1,
-        state="raised",
-        org="bench",
-        rule="billing.payments",
-        pack="billing",
-        type="AmountMismatch",
-        severity="medium",
-        key=f"pay_{number}",
-        side=None,
-        account=None,
-        sides={
-            "internal": SideEvidence(**_record(number, "ledger", expected)),
-            "provider": SideEvidence(**_record(number, "stripe", actual)),
-        },
-        duplicate=None,
-        expected=expected,
-        actual=actual,
-        difference="-0.50",
-        currency="EUR",
-        raised_at=log.time,
-        resolved_at=None,
-        resolution=None,
-        expired=False,
-        explanation="internal has 120.50 EUR, provider has 120.00 EUR: 0.50 EUR less than expected.",
-        log=log,
-    )
-
-
-async def _fill(kafka: KafkaSettings, topic: str, rows: Sequence[_Row]) -> None:
-    sender = producer(kafka)
+async def _fill(kafka: KafkaSettings, topic: str, records: Sequence[_Record]) -> None:
+    compression = load_settings(MatcherSettings).compression
+    sender = producer(kafka, compression_type=None if compression == "none" else compression)
     await sender.start()
     try:
-        await await_sent([await sending for sending in _sends(sender, topic, rows)])
+        await await_sent([await sending for sending in _sends(sender, topic, records)])
     finally:
         await sender.stop()
 
 
-def _sends(sender: Any, topic: str, rows: Sequence[_Row]) -> Iterator[Any]:
+def _sends(sender: Any, topic: str, records: Sequence[_Record]) -> Iterator[Any]:
     batches = {number: sender.create_batch() for number in range(DEFAULT_PARTITIONS)}
-    for number, key, value in rows:
-        if batches[number].append(timestamp=None, key=key, value=value) is None:
+    for number, key, value, headers in records:
+        if batches[number].append(timestamp=None, key=key, value=value, headers=headers) is None:
             yield sender.send_batch(batches[number], topic, partition=number)
             batches[number] = sender.create_batch()
-            batches[number].append(timestamp=None, key=key, value=value)
+            batches[number].append(timestamp=None, key=key, value=value, headers=headers)
     for number, batch in batches.items():
         yield sender.send_batch(batch, topic, partition=number)

@@ -165,16 +165,19 @@ def bench_load(
 def bench_sink(
     rows: Annotated[int, typer.Option(min=1_000, help="Prepared items and discrepancies.")] = 100_000,
     discrepant_percent: Annotated[int, typer.Option(min=0, max=100, help="Items with a discrepancy.")] = 2,
+    matches_as_json: Annotated[
+        bool, typer.Option("--matches-as-json", help="As a matcher writes them with TIEOUT_MATCHES_AS_JSON.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
-    """Store prepared results in PostgreSQL with one sink; the limit is a pass-through on Kafka alone.
+    """Store what a matcher published in PostgreSQL with one sink; the limit is a pass-through on Kafka alone.
 
     It starts a broker (Java and Maven) and a PostgreSQL (extra `embedded`) of its own.
     """
     from tieout.bench.harness import show
     from tieout.bench.sink import bench
 
-    show(asyncio.run(bench(rows, discrepant_percent)), as_json=as_json)
+    show(asyncio.run(bench(rows, discrepant_percent, matches_as_json=matches_as_json)), as_json=as_json)
 
 
 def bench_replay(
