@@ -11,10 +11,10 @@ from functools import lru_cache
 
 import msgspec
 
-from shared.contracts.discrepancy import LogPosition, RecordEvidence
+from shared.contracts.discrepancy import Key, LogPosition, RecordEvidence
 from shared.contracts.event import EPOCH
 from shared.contracts.item import Item, ItemSide
-from shared.contracts.leg import Leg, Milliseconds, decode_leg_record, read_group_key
+from shared.contracts.leg import Leg, Microseconds, Milliseconds, decode_leg_record, read_group_key
 from shared.ids import group_item_id, item_id
 from shared.money import decimals_of, format_amount
 
@@ -71,36 +71,77 @@ def read_item(value: bytes) -> Item:
     Raises:
         msgspec.MsgspecError: it is no item, or a newer build's.
     """
-    return item_of(_decode(value[1:])) if value[:1] == _PREFIX else _decode_item(value)
+    told = read_told(value)
+    return told if isinstance(told, Item) else told.item()
 
 
-def item_of(pair: MatchedPair) -> Item:
-    """Return the item of a pair, written out.
+def read_told(value: bytes) -> "Item | PlainMatch":
+    """Read a Kafka value of the topic `matches` as it was written.
 
     Raises:
-        msgspec.ValidationError: one of its legs is none.
+        msgspec.MsgspecError: it is no item, or a newer build's.
+    """
+    return _plain_match(_decode(value[1:])) if value[:1] == _PREFIX else _decode_item(value)
+
+
+class PlainMatch(msgspec.Struct, frozen=True, gc=False):
+    """A `MatchedPair`, read: what its item says, for who stores millions and needs few of them as an `Item`."""
+
+    id: str
+    org: str
+    rule: str
+    pack: str
+    key: Key
+    sides: dict[str, ItemSide | None]
+    at: Microseconds
+    occurred_at: Microseconds
+    log_partition: int
+    log_offset: int
+    log_time: Microseconds
+
+    def item(self) -> Item:
+        """Write the item out."""
+        return Item(
+            id=self.id,
+            revision=1,
+            status="matched",
+            org=self.org,
+            rule=self.rule,
+            pack=self.pack,
+            key=self.key,
+            sides=self.sides,
+            discrepancies=[],
+            at=_time(self.at),
+            occurred_at=_time(self.occurred_at),
+            live=True,
+            log=LogPosition(partition=self.log_partition, offset=self.log_offset, time=_log_time(self.log_time)),
+        )
+
+
+def _plain_match(pair: MatchedPair) -> PlainMatch:
+    """Read the legs of a pair.
+
+    Raises:
+        msgspec.ValidationError: one of them is none.
     """
     opener, settler = _leg(pair.opener), _leg(pair.settler)
     first, second = (opener, settler) if settler.side else (settler, opener)
     name = read_group_key(pair.group)
-    one, other = pair.words.sides
-    evidence = _evidence(first)
-    return Item(
-        id=group_item_id(pair.group, opener.id)
-        if not name.keyless
-        else item_id(name.org, name.rule, name.key, opener.id),
-        revision=1,
-        status="matched",
-        org=name.org,
-        rule=name.rule,
-        pack=pair.words.pack,
-        key=name.key[0] if len(name.key) == 1 else list(name.key),
-        sides={one: ItemSide(records=[evidence]), other: ItemSide(records=[_evidence(second)])},
-        discrepancies=[],
-        at=_time(settler.received_at * 1000),
-        occurred_at=evidence.occurred_at,
-        live=True,
-        log=LogPosition(partition=pair.partition, offset=pair.offset, time=_log_time(max(pair.log_time, 0) * 1000)),
+    org, rule, key = name.org, name.rule, name.key
+    words = pair.words
+    one, other = words.sides
+    return PlainMatch(
+        item_id(org, rule, key, opener.id) if name.keyless else group_item_id(pair.group, opener.id),
+        org,
+        rule,
+        words.pack,
+        key[0] if len(key) == 1 else list(key),
+        {one: ItemSide(records=[_evidence(first)]), other: ItemSide(records=[_evidence(second)])},
+        settler.received_at * 1000,
+        first.occurred_at,
+        pair.partition,
+        pair.offset,
+        max(pair.log_time, 0) * 1000,
     )
 
 

@@ -1,6 +1,6 @@
 """The sink's tables: fenced transactions, COPY into temporary tables, then INSERT … SELECT."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.alerts.adapters.binary_copy import ITEM_COLUMNS, RECORD_COLUMNS, copy_rows, item_row, record_rows
 from services.alerts.adapters.database import EVERY_ORG, Database
 from services.alerts.adapters.rows import Row, discrepancy_of, log_of, read_item_sides, read_key, standing_of
 from services.alerts.domain.moved import Holder, Holding
@@ -35,6 +36,12 @@ from shared.ids import canonical
 
 _json = msgspec.json.Encoder().encode
 
+
+def _name(column: str, of: str = "") -> str:
+    """Select a column of names the way `domain.names` writes them."""
+    return f"encode(uuid_send({of}{column}), 'hex') AS {column}"
+
+
 _FENCE = """
 UPDATE sink_offsets s SET next_offset = b.end_ FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
     AS b(topic, partition, start, end_)
@@ -46,11 +53,11 @@ SELECT id::text, status, state, revision, log_offset, type, expected, actual, cu
        assignee, reason, accepted::text, reopened, shadow
 FROM discrepancies WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"""
 
-_GROUP_ITEMS = """
-SELECT id::text, group_id::text, revision, log_offset, status, live, discrepancies = '[]' AS quiet, sides::text, reopened_offset
-FROM items WHERE group_id = ANY($1::uuid[])"""
+_GROUP_ITEMS = f"""
+SELECT id::text, {_name("group_id")}, revision, log_offset, status, live, discrepancies = '[]' AS quiet, sides::text, reopened_offset
+FROM items WHERE group_id = ANY($1::uuid[])"""  # noqa: S608 - constants
 
-_HOLDER = "r.record_id::text, r.group_id::text, r.live, i.shadow, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time"
+_HOLDER = f"{_name('record_id', 'r.')}, {_name('group_id', 'r.')}, r.live, i.shadow, i.org, i.rule, i.pack, i.key::text, i.log_partition, i.log_offset, i.log_time"
 # In the order of the index: neighbours are looked up together, a third faster.
 _HOLDERS = f"""
 SELECT {_HOLDER} FROM (SELECT * FROM unnest($1::uuid[]) AS a(record_id) ORDER BY record_id) n
@@ -111,8 +118,6 @@ _FEED = (
     "org", "source", "log_partition", "rule", "last_seen_at", "usual_silence_ms", "silent_after_ms", "silent_since",
     "waiting", "log_offset", "log_time",
 )  # fmt: skip
-_ITEM_NOTES = ("last", "fresh")
-"""What the stage of items has beside their columns."""
 _LOG = (
     "org", "discrepancy_id", "at", "actor", "action", "from_status", "to_status", "assignee", "reason", "notes", "revision",
 )  # fmt: skip
@@ -120,7 +125,6 @@ _OUTBOX = (
     "org", "endpoint_id", "kind", "discrepancy_id", "revision", "log_offset", "message_id", "type", "severity", "payload",
     "traceparent",
 )  # fmt: skip
-_RECORD = ("record_id", "item_id", "group_id", "org", "live")
 
 
 def _list(columns: Iterable[str]) -> str:
@@ -174,7 +178,7 @@ _PUT_CHANGED_ITEMS = (
 )
 # In the order of their ids: neighbours in the index are written together, and two sinks cannot wait for each other.
 _ADD_ITEMS = _move("items", _ITEM, "stage_items WHERE fresh ORDER BY id")
-_ADD_RECORDS = _move("item_records", _RECORD, "stage_item_records ORDER BY record_id")
+_ADD_RECORDS = _move("item_records", RECORD_COLUMNS, "stage_item_records ORDER BY record_id")
 _COMPARED = {_ADD_ITEMS: _unless_newer("items", _ITEM), _ADD_RECORDS: _PUT_RECORD}
 """How each is ended where a row may be there already."""
 
@@ -295,12 +299,12 @@ class PostgresSinkTransaction:
             await self._stage("outbox", _OUTBOX, map(_outbox_row, writes.outgoing))
             moves.append(_PUT_OUTBOX)
         if writes.items:
-            await self._stage("items", (*_ITEM, *_ITEM_NOTES), map(_item_row, writes.items))
+            await copy_rows(self._driver, "stage_items", ITEM_COLUMNS, map(_item_row, writes.items))
             fresh = [revision for revision in writes.items if revision.records is not None]
             if len(fresh) < len(writes.items):
                 moves += _PUT_CHANGED_ITEMS
             if fresh:
-                await self._stage("item_records", _RECORD, _record_rows(fresh))
+                await copy_rows(self._driver, "stage_item_records", RECORD_COLUMNS, map(_record_rows, fresh))
                 adds = (_ADD_ITEMS, _ADD_RECORDS)
         await self._move(moves, adds)
         await self._write_log(writes)
@@ -348,10 +352,10 @@ class PostgresSinkTransaction:
                 writes.leaves,
             )
         if writes.holds:
-            columns = [[getattr(held, name) for held in writes.holds] for name in _RECORD]
+            columns = [[getattr(held, name) for held in writes.holds] for name in RECORD_COLUMNS]
             await self._driver.execute(
-                f"INSERT INTO item_records ({_list(_RECORD)}) "  # noqa: S608 - constants
-                "SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[])" + _PUT_RECORD,
+                f"INSERT INTO item_records ({_list(RECORD_COLUMNS)}) "  # noqa: S608 - constants
+                "SELECT * FROM unnest($1::uuid[], $2::bool[], $3::uuid[], $4::uuid[], $5::text[])" + _PUT_RECORD,
                 *columns,
             )
 
@@ -460,23 +464,13 @@ def _discrepancy_row(revision: StoredRevision) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _item_row(revision: StoredItemRevision) -> tuple[Any, ...]:
-    item = revision.item
-    return (
-        item.id, item.org, revision.group_id, item.revision, item.status, item.rule, item.pack, _json(item.key).decode(),
-        _json(item.sides).decode(), _json(item.discrepancies).decode(), item.at, item.occurred_at, item.live,
-        item.shadow, item.confidence, _json(item.reasons).decode() if item.reasons else None, item.log.partition, item.log.offset, item.log.time, None, revision.last, revision.records is not None,
-    )  # fmt: skip
+def _item_row(revision: StoredItemRevision) -> bytes:
+    return item_row(revision.arrived, last=revision.last, fresh=revision.records is not None)
 
 
-def _record_rows(revisions: Sequence[StoredItemRevision]) -> Iterator[tuple[Any, ...]]:
-    """The records of new items."""
-    return (
-        (id_, revision.item.id, revision.group_id, revision.item.org, live)
-        for revision in revisions
-        if revision.records
-        for id_, live in revision.records.items()
-    )
+def _record_rows(new: StoredItemRevision) -> bytes:
+    assert new.records is not None
+    return record_rows(new.arrived, new.records)
 
 
 def _check_row(place: Place, offset: int, check: Check) -> tuple[Any, ...]:

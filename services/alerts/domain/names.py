@@ -7,9 +7,8 @@ from shared.ids import canonical
 
 
 def name_id(*parts: str) -> str:
-    """Return a name of `parts` in the form of a UUID: narrow in indexes, fast to make."""
-    digest = hashlib.md5(canonical(parts), usedforsecurity=False).hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
+    """Return a name of `parts`, the 32 digits of a UUID: narrow in indexes, fast to make."""
+    return hashlib.md5(canonical(parts), usedforsecurity=False).hexdigest()
 
 
 def group_id(org: str, rule: str, key: Key) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from services.alerts.domain.names import group_id, name_id
 from shared.contracts.discrepancy import Discrepancy, RecordEvidence, SideEvidence
 from shared.contracts.item import Item, ItemSide
+from shared.contracts.matched_pair import PlainMatch
 from shared.rules.match_rule import NOT_LIVE, NOT_LIVE_PREFIX
 
 RecordName = tuple[str, str]
@@ -25,25 +26,31 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     live: bool
 
 
-class ArrivedItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ArrivedItem(msgspec.Struct, frozen=True, gc=False):
     """An item as it came, with the names of what is in it: to make these takes as long as to read it."""
 
-    item: Item
+    id: str
+    told: Item | PlainMatch
     group_id: str
     records: dict[str, bool]
     """Its records by id, and whether each counts."""
 
+    @property
+    def item(self) -> Item:
+        """The item; a plain match is written out each time."""
+        return self.told if isinstance(self.told, Item) else self.told.item()
 
-def arrived(item: Item) -> ArrivedItem:
-    """Return `item` with its names."""
-    org, rule = item.org, item.rule
+
+def arrived(told: Item | PlainMatch) -> ArrivedItem:
+    """Return what was told with its names."""
+    org, rule = told.org, told.rule
     records = {
         name_id(org, rule, record.source, record.record): live
-        for side in item.sides.values()
+        for side in told.sides.values()
         if side is not None
         for record, live in live_records(side)
     }
-    return ArrivedItem(item=item, group_id=group_id(org, rule, item.key), records=records)
+    return ArrivedItem(told.id, told, group_id(org, rule, told.key), records)
 
 
 class StoredItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -14,7 +14,6 @@ from services.alerts.domain.triage import LogRow, Standing
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Check, Discrepancy, FeedStatus, LogPosition, Severity
 from shared.contracts.inbox import WithdrawRequested
-from shared.contracts.item import Item
 from shared.contracts.not_reconciled import NotReconciledEvent
 
 
@@ -87,8 +86,7 @@ class StoredRevision(msgspec.Struct, frozen=True, kw_only=True):
 class StoredItemRevision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A revision to store; `last` of its item in the batch becomes the current one."""
 
-    item: Item
-    group_id: str
+    arrived: ArrivedItem
     last: bool
     records: dict[str, bool] | None = None
     """Of an item that is not stored yet and comes once in the batch: its records by id, and whether each counts. They

@@ -55,17 +55,19 @@ async def store(sink: SinkStore, batch: Batch, now: datetime) -> None:
 
 
 _Group = dict[str, StoredItem]
-"""The items stored under one org, rule and key by id, kept up to date within the batch."""
+"""The items stored under one org, rule and key by id, kept up to date within the batch.
+
+A group of which nothing is stored and one result comes has none: nothing is compared there, and nearly all are so.
+"""
 
 
 class _Change:
     """An item revision that is stored, with what stood there before."""
 
-    __slots__ = ("before", "group", "item", "records")
+    __slots__ = ("arrived", "before", "records")
 
     def __init__(self, arrived: ArrivedItem, before: StoredItem | None) -> None:
-        self.item = arrived.item
-        self.group = arrived.group_id
+        self.arrived = arrived
         self.before = before
         self.records: dict[str, bool] | None = None
         """Of the only revision of a new item, which nearly all are: see `StoredItemRevision.records`."""
@@ -75,45 +77,53 @@ _News = tuple[Absorbed, Found | None]
 
 
 async def _known_groups(transaction: SinkTransaction, batch: Batch) -> dict[str, _Group]:
-    ids = {arrived.group_id for arrived in batch.items}
-    ids |= {group_id(f.discrepancy.org, f.discrepancy.rule, f.discrepancy.key) for f in batch.discrepancies}
-    stored = await transaction.group_items(ids) if ids else {}
-    return {id_: {item.id: item for item in stored[id_]} if id_ in stored else {} for id_ in ids}
+    ids = [arrived.group_id for arrived in batch.items]
+    ids += [group_id(f.discrepancy.org, f.discrepancy.rule, f.discrepancy.key) for f in batch.discrepancies]
+    asked = set(ids)
+    stored = await transaction.group_items(asked) if asked else {}
+    groups: dict[str, _Group] = {id_: {} for id_ in _repeated(ids)} if len(asked) < len(ids) else {}
+    return groups | {id_: {item.id: item for item in items} for id_, items in stored.items()}
 
 
 def _absorb_items(items: Sequence[ArrivedItem], groups: dict[str, _Group], writes: Writes) -> list[_Change]:
-    last: dict[str, tuple[_Change, ArrivedItem]] = {}
+    last: dict[str, _Change] = {}
     stored: list[_Change] = []
     for arrived in items:
-        item = arrived.item
-        known = groups[arrived.group_id]
-        same = known.get(item.id)
-        if same is not None and (item.log.offset, item.revision) <= (same.log_offset, same.revision):
-            continue
-        repeated = settled.repeats_item(item, same, known.values())
-        if repeated is not None:
-            if repeated.id == item.id and repeated.reopened_offset is None:
-                writes.repeated[item.id] = item.log.offset
-                known[item.id] = settled.repeated(repeated, item.log.offset)
-            continue
-        known[item.id] = settled.held(item, arrived.group_id)
-        writes.repeated.pop(item.id, None)
-        change = _Change(arrived, same)
-        last[item.id] = change, arrived
+        known = groups.get(arrived.group_id)
+        if known is None:
+            change = _Change(arrived, None)
+        else:
+            found = _absorb_item(arrived, known, writes)
+            if found is None:
+                continue
+            change = found
+        last[arrived.id] = change
         stored.append(change)
-    for change, arrived in last.values():
+    for change in last.values():
         if change.before is None:
-            change.records = arrived.records
+            change.records = change.arrived.records
     writes.items = [
-        StoredItemRevision(
-            item=change.item,
-            group_id=change.group,
-            last=last[change.item.id][0] is change,
-            records=change.records,
-        )
+        StoredItemRevision(arrived=change.arrived, last=last[change.arrived.id] is change, records=change.records)
         for change in stored
     ]
     return stored
+
+
+def _absorb_item(arrived: ArrivedItem, known: _Group, writes: Writes) -> _Change | None:
+    """Compare an item with what is known of its group; None: it tells nothing new."""
+    item = arrived.item
+    same = known.get(item.id)
+    if same is not None and (item.log.offset, item.revision) <= (same.log_offset, same.revision):
+        return None
+    repeated = settled.repeats_item(item, same, known.values())
+    if repeated is not None:
+        if repeated.id == item.id and repeated.reopened_offset is None:
+            writes.repeated[item.id] = item.log.offset
+            known[item.id] = settled.repeated(repeated, item.log.offset)
+        return None
+    known[item.id] = settled.held(item, arrived.group_id)
+    writes.repeated.pop(item.id, None)
+    return _Change(arrived, same)
 
 
 async def _absorb_discrepancies(
@@ -127,7 +137,7 @@ async def _absorb_discrepancies(
     for found in arrived:
         discrepancy = found.discrepancy
         group = group_id(discrepancy.org, discrepancy.rule, discrepancy.key)
-        repeats = settled.repeats_discrepancy(discrepancy, groups[group].values())
+        repeats = settled.repeats_discrepancy(discrepancy, groups.get(group, {}).values())
         absorbed = triage.absorb(standings.get(discrepancy.id), discrepancy, repeats_settled=repeats)
         if absorbed is None:
             continue
@@ -210,11 +220,11 @@ def _steps(change: _Change) -> list[_Step]:
 
     A record that left and came back has to be taken out again, also where both lie in one batch.
     """
-    item = change.item
+    item = change.arrived.item
     after = settled.placed_records(item.sides)
     before = settled.placed_records(change.before.sides) if change.before is not None else {}
     here = Holder(
-        group_id=change.group,
+        group_id=change.arrived.group_id,
         org=item.org,
         rule=item.rule,
         pack=item.pack,

@@ -19,7 +19,6 @@ from services.alerts.adapters.database import EVERY_ORG
 from services.alerts.adapters.report_rows import PostgresReportRows
 from services.alerts.adapters.runs_store import PostgresRuns
 from services.alerts.adapters.tables import checks, items, runs
-from services.alerts.domain.names import name_id
 from services.alerts.domain.period import day_period
 from services.alerts.use_cases.run_reports import RunReports
 from services.alerts.use_cases.runs import UNFINISHED_MAX
@@ -30,6 +29,7 @@ from shared.rules.load import load_rules
 from tests.integration.alerts.runs_desk import Desk, open_desk
 from tests.integration.alerts.stored_month import Month, item
 from tests.support import simulated_scheduler
+from tests.support.results import uid
 from tests.support.simulated_scheduler import Clock, go, simulated
 
 pytestmark = pytest.mark.postgres
@@ -241,7 +241,7 @@ async def test_kafka_away_makes_nothing_new_completes_what_was_made_and_is_made_
 
 async def store_check(desk: Desk, rule: str, key: str, result: str, as_of: datetime, **given: Any) -> None:
     place = {"log_partition": 0, "log_offset": int(as_of.timestamp()), "log_time": as_of} | given
-    row = {"id": name_id(f"{rule}{key}{as_of}{given}"), "org": "acme", "rule": rule, "pack": "stack", "key": key,
+    row = {"id": uid(f"{rule}{key}{as_of}{given}"), "org": "acme", "rule": rule, "pack": "stack", "key": key,
            "result": result, "currency": "USDC", "as_of": as_of} | place  # fmt: skip
     async with desk.database.transaction(EVERY_ORG) as connection:
         await connection.execute(insert(checks).values(**row))
@@ -300,7 +300,7 @@ async def test_a_rule_whose_data_cannot_be_read_fails_alone_and_the_run_heals_by
     await desk.key("owner")
     await _created(desk, start)
     month = deposits(start, start + HOUR, timedelta(minutes=10))
-    other = [msgspec.structs.replace(one, id=name_id(one.id), rule="stack.withdrawals") for one in month.items]
+    other = [msgspec.structs.replace(one, id=uid(one.id), rule="stack.withdrawals") for one in month.items]
     clock = Clock(start + HOUR)
     await desk.store(Month(items=[*month.items, *other]), clock.now + timedelta(minutes=2))
     broken = update(items).where(items.c.id == other[0].id)
@@ -335,7 +335,7 @@ async def test_hundreds_of_old_runs_that_wait_hide_no_young_one(desk: Desk) -> N
     row = {"org": "acme", "pack": "stack", "zone": "UTC", "run_type": "hourly", "trigger": "schedule",
            "requested_by": "scheduler", "status": "running", "provisional": True}  # fmt: skip
     rows = [
-        row | {"id": name_id(f"run {n}"), "period_start": old + n * HOUR, "period_end": old + (n + 1) * HOUR,
+        row | {"id": uid(f"run {n}"), "period_start": old + n * HOUR, "period_end": old + (n + 1) * HOUR,
                "created_at": old, "updated_at": desk.now - timedelta(minutes=5)}
         for n in range(UNFINISHED_MAX * 2)
     ]  # fmt: skip

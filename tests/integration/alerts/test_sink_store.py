@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseAway
 from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
+from services.alerts.adapters.rows import item_of
 from services.alerts.adapters.sink_store import PostgresSink
 from services.alerts.domain.endpoint import Endpoint
 from services.alerts.domain.settled import arrived
@@ -17,9 +18,11 @@ from services.alerts.domain.signature import secret_text
 from services.alerts.domain.triage import Acknowledge, Resolve, act
 from services.alerts.ports.sink import Batch, Checked, Fenced, Found, Place, Span
 from services.alerts.use_cases.sink import store
-from shared.contracts.discrepancy import Check, Discrepancy
+from shared.contracts.discrepancy import Check, Discrepancy, LogPosition
 from shared.contracts.inbox import WithdrawRequested, decode_inbox
-from shared.contracts.item import Item
+from shared.contracts.item import Item, in_full
+from shared.contracts.leg import Leg, encode_leg_record, group_key
+from shared.contracts.matched_pair import PairWords, PlainMatch, encode_pair, encode_words, read_item, read_told
 from tests.support.results import START, found, item, item_side, log_at, raised_on, record, resolved, side_of, uid
 
 pytestmark = pytest.mark.postgres
@@ -41,13 +44,13 @@ class Sink:
         self.places = await self.store.open_places(begin, dict.fromkeys(begin, live))
         return self
 
-    async def take(self, *results: Discrepancy | Item, **more: Any) -> None:
+    async def take(self, *results: Discrepancy | Item | PlainMatch, **more: Any) -> None:
         discrepancies = [r for r in results if isinstance(r, Discrepancy)]
         start = self.places[DISCREPANCIES]
         batch = Batch(
             spans=[Span(place, at, at + max(len(results), 1)) for place, at in self.places.items()],
             discrepancies=[Found(d, DISCREPANCIES, start + n, NOW) for n, d in enumerate(discrepancies)],
-            items=[arrived(r) for r in results if isinstance(r, Item)],
+            items=[arrived(r) for r in results if isinstance(r, Item | PlainMatch)],
             **more,
         )
         await store(self.store, batch, NOW)
@@ -94,6 +97,58 @@ async def test_a_raised_discrepancy_is_stored_whole_and_open(sink: Sink):
     assert row["key"] == "pay_1"
     assert list(row["sides"]) == ["internal", "provider"]
     assert await sink.rows("SELECT * FROM action_log") == []
+
+
+FAR = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+ODD_ITEMS: list[dict[str, Any]] = [
+    {},
+    {"key": ["a\tb\\\n", 'quoted "β"'], "org": "größe", "rule": "a.β", "pack": "p\t\\."},
+    {"occurred_at": None, "live": False, "status": "pending", "sides": {"internal": None, "provider": None}},
+    {"at": FAR[0], "occurred_at": FAR[1], "log": LogPosition(partition=2**31 - 1, offset=2**63 - 1, time=FAR[1])},
+    {"shadow": True, "confidence": "0.9312", "reasons": ["same amount", "naïve \\ \t name"]},
+    {"status": "discrepant", "discrepancies": [raised_on(found()), raised_on(found("d2", side="internal"))]},
+    {"sides": {"z": item_side(record("\\N", None, currency=None, status=None)), "a": None, "β": item_side(live=0)}},
+]
+WHOLE = """
+SELECT id::text, revision, status, org, rule, pack, key::text, sides::text, discrepancies::text, at, occurred_at, live,
+       log_partition, log_offset, log_time, shadow, confidence, reasons::text, reopened_offset
+FROM items WHERE revision = :revision"""
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+async def test_items_are_stored_as_they_came(sink: Sink, revision: int):
+    """Whatever they say, new ones and changed ones: their rows are bytes of our own making."""
+    came = [item(f"o{n}", revision, **{"key": f"o{n}"} | said) for n, said in enumerate(ODD_ITEMS)]
+    if revision > 1:
+        await sink.take(*(item(f"o{n}", key=f"o{n}", offset=9) for n in range(len(came))))
+    await sink.take(*came)
+    rows = {row["id"]: row for row in await sink.rows(WHOLE, revision=revision)}
+    for one in came:
+        sides = {name: side and in_full(side) for name, side in one.sides.items()}
+        assert item_of(rows[one.id]) == msgspec.structs.replace(one, sides=sides)
+        assert rows[one.id]["reopened_offset"] is None
+
+
+async def test_a_pair_is_stored_as_its_item_and_compared_with_it(sink: Sink):
+    """Two legs that agree and the same item as JSON are one: whichever comes first, the other changes nothing."""
+    legs = [
+        Leg("g", side, source, f"{source}_1", f"evt_{side}", 1_750_000_000_123_456, 0, 0, 1_750_000_000_999, 0, None,
+            "12.50", "EUR", "succeeded")
+        for side, source in enumerate(("ledger", "stripe"))
+    ]  # fmt: skip
+    words = encode_words(PairWords("billing", ("internal", "provider")))
+    group = group_key("acme", "billing.payments", ("pay_1",))
+    pair = encode_pair(words, group, 3, 70, 1_750_000_000_001, *map(encode_leg_record, legs))
+    tables = "items", "item_records", "item_revisions"
+    await sink.take(read_told(pair))
+    first = [await sink.rows(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+    assert [len(rows) for rows in first] == [1, 2, 0]
+    await sink.take(read_item(pair), read_told(pair))
+    assert [await sink.rows(f"SELECT * FROM {table} ORDER BY 1") for table in tables] == first
+    (row,) = await sink.rows(WHOLE, revision=1)
+    written = read_item(pair)
+    sides = {name: side and in_full(side) for name, side in written.sides.items()}
+    assert item_of(row) == msgspec.structs.replace(written, sides=sides)
 
 
 async def test_the_engine_resolves_with_a_row_in_the_log(sink: Sink):
@@ -402,7 +457,7 @@ async def test_of_a_record_that_thousands_of_keys_hold_only_a_few_are_read(sink:
     """What a batch reads is bounded by what the batch speaks of, and it makes one discrepancy."""
     await sink.take(*(held(f"i{n}", f"k{n}", offset=10 + n) for n in range(300)))
     assert len(await sink.rows("SELECT id FROM discrepancies")) == 1
-    record_id = (await sink.rows("SELECT record_id::text FROM item_records LIMIT 1"))[0]["record_id"]
+    (record_id,) = arrived(held("i0", "k0", offset=10)).records
     async with sink.store.transaction([]) as transaction:
         found = await transaction.holders_among({(record_id, uid("nowhere")), (record_id, uid("nor here"))})
         first = await transaction.holders({record_id}, 9)
