@@ -1,17 +1,36 @@
-"""The producers of aiokafka: one with a stop that ends, and one that tells of an end it had to ask for again."""
+"""The producers of aiokafka: one with waits that end, and one that tells of an end it had to ask for again."""
 
 import asyncio
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 
+START_TIMEOUT_S = 60.0
+"""A producer that reaches Kafka has its id within seconds; one whose predecessor's transaction has to time out first,
+within half a minute."""
 STOP_TIMEOUT_S = 2.0
 """What Kafka does not take within this time is given up: a stop that flushes is done in milliseconds, and whoever
 stops because Kafka is away has a person or a deadline waiting."""
 
 
 class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
-    """As its parent; `stop` also ends while Kafka is away."""
+    """As its parent; `start` and `stop` also end while Kafka is away."""
+
+    async def start(self) -> None:
+        """Connect and get an id.
+
+        A client that met a broker before it led anything, and lost it again, knows no other address to ask: only a new
+        one helps.
+
+        Raises:
+            KafkaTimeoutError: not within `START_TIMEOUT_S`; the parent tries for ever.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await super().start()
+        except TimeoutError:
+            raise KafkaTimeoutError(f"the producer has not started within {START_TIMEOUT_S:g} s") from None
 
     async def stop(self) -> None:
         """Send what waits, then close the connections.

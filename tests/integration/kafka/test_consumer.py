@@ -1,10 +1,103 @@
 """The consumer of the client factory on a real broker."""
 
 import asyncio
+from collections.abc import Iterable
 
-from shared.kafka.client import consumer
+import pytest
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
+
+from shared.kafka import consumer as consumer_module
+from shared.kafka.client import consumer, producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
+
+POLL_MS = 1_000
+
+
+class _GivesUpBetweenPolls(ConsumerRebalanceListener):
+    """As the normaliser: partitions are given up when nobody works on their records."""
+
+    def __init__(self, working: asyncio.Lock) -> None:
+        self.working = working
+        self.revocations = 0
+
+    async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
+        async with self.working:
+            self.revocations += 1
+
+    async def on_partitions_assigned(self, _: Iterable[TopicPartition]) -> None:
+        pass
+
+
+@pytest.mark.kafka
+async def test_a_poll_that_comes_upon_a_rebalance_lets_it_through(
+    real_kafka: object, kafka_settings: KafkaSettings, topics: Topics
+) -> None:
+    """Records come while the group rebalances: aiokafka's poll then waits for what waits for the poller's own lock.
+
+    Nothing moved any more in an ingest that had lost its place in the group when Kafka came back after a minute.
+    """
+    working = asyncio.Lock()
+    listener = _GivesUpBetweenPolls(working)
+    writer = producer(kafka_settings)
+    await writer.start()
+    reader = consumer(kafka_settings, group=f"{kafka_settings.topic_prefix}g", auto_offset_reset="earliest")
+    reader.subscribe([topics.inbox], listener=listener)
+    await reader.start()
+
+    async def poll() -> list[bytes]:
+        async with working:
+            found = await reader.getmany(timeout_ms=POLL_MS)
+        return [record.value for records in found.values() for record in records]
+
+    try:
+        async with asyncio.timeout(60):
+            before = listener.revocations
+            polling = asyncio.create_task(poll())
+            await asyncio.sleep(0)
+            reader._coordinator.request_rejoin()  # as a heartbeat does that the group does not know
+            while not reader._subscription.reassignment_in_progress:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
+            assert not polling.done()
+            await writer.send_and_wait(topics.inbox, b"came meanwhile", partition=0)
+            seen = await polling
+            while b"came meanwhile" not in seen:
+                seen += await poll()
+            assert listener.revocations == before + 1
+    finally:
+        await reader.stop()
+        await writer.stop()
+
+
+@pytest.mark.kafka
+async def test_a_member_without_partitions_for_too_long_says_so(
+    kafka_settings: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever polls has to join anew then; an empty answer for ever would look like an idle topic."""
+    reader = consumer(kafka_settings, auto_offset_reset="earliest")
+    await reader.start()
+    reader.subscribe([topics.inbox])
+    try:
+        assert await reader.getmany(timeout_ms=POLL_MS) == {}
+        reader._subscription.begin_reassignment()
+        assert await reader.getmany() == {}
+        monkeypatch.setattr(consumer_module, "ASSIGNMENT_S_MAX", 0.0)
+        with pytest.raises(KafkaTimeoutError, match="no partitions"):
+            await reader.getmany()
+        assert reader._subscription._fetch_count == 0
+    finally:
+        await reader.stop()
+
+
+async def test_a_start_that_gets_no_partitions_ends(
+    kafka_settings: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "ASSIGNMENT_S_MAX", 0.0)
+    reader = consumer(kafka_settings, topics.inbox, auto_offset_reset="earliest")
+    with pytest.raises(KafkaTimeoutError, match="not started"):
+        await reader.start()
+    await reader.stop()
 
 
 async def test_a_consumer_stops_while_its_own_requests_wait(kafka_settings: KafkaSettings, topics: Topics) -> None:
