@@ -89,7 +89,9 @@ def producer(
     After any failure throw it away and make a new one with the same id: its sequence numbers are off.
     """
     from shared.kafka.producer import Producer, TransactionalProducer
+    from shared.kafka.reconnect import calm_reconnects
 
+    calm_reconnects()
     options = producer_options(settings, idempotent=idempotent, transactional_id=transactional_id, **overrides)
     # A transaction's owner decides itself how long its end may take.
     return Producer(**options) if transactional_id is None else TransactionalProducer(**options)
@@ -133,7 +135,9 @@ def consumer(
     `"none"` raises `OffsetOutOfRangeError` instead of skipping. `**BULK_FETCH` is for hot topics.
     """
     from shared.kafka.consumer import Consumer
+    from shared.kafka.reconnect import calm_reconnects
 
+    calm_reconnects()
     options = consumer_options(
         settings,
         auto_offset_reset=auto_offset_reset,
@@ -149,6 +153,9 @@ def admin(settings: KafkaSettings, **overrides: Any) -> "AIOKafkaAdminClient":
     """An admin client: topics, their settings, deletion of records."""
     from aiokafka.admin import AIOKafkaAdminClient
 
+    from shared.kafka.reconnect import calm_reconnects
+
+    calm_reconnects()
     return AIOKafkaAdminClient(**connection_options(settings) | overrides)
 
 
@@ -177,6 +184,9 @@ def faststream_broker(settings: KafkaSettings, **overrides: Any) -> "KafkaBroker
     """
     from faststream.kafka import KafkaBroker
 
+    from shared.kafka.reconnect import calm_reconnects
+
+    calm_reconnects()
     options: dict[str, Any] = {
         # A list: FastStream takes a text for one address, commas and all.
         "bootstrap_servers": [address.strip() for address in settings.bootstrap_servers.split(",")],
