@@ -1,7 +1,7 @@
 """Logs: one line per record, the same shape for our own records and those of libraries.
 
 Every record carries time (RFC 3339, UTC), level, service, event, and trace_id and span_id inside a span. What looks
-like a secret is replaced before anything is written.
+like a secret is replaced before anything is written. What a library repeats is summed up (`repeats.py`).
 """
 
 import json
@@ -21,6 +21,7 @@ from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from shared.settings import LogFormat, LogLevel
+from shared.telemetry.repeats import Repeats
 
 REDACTED: Final = "[redacted]"
 
@@ -89,9 +90,10 @@ def configure_logging(service: str, settings: LogSettings, stream: TextIO | None
         cache_logger_on_first_use=False,
     )
     handler = _ServiceHandler(target)
+    handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=before_formatting,
+            foreign_pre_chain=[*before_formatting, structlog.stdlib.ExtraAdder(allow=["left_out"])],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _adder_of(service),
