@@ -32,8 +32,11 @@ cdef enum:
     HEAD_OF_ONE = 10
     HEAD_OF_TWO = 14
     BUCKET_MS = 4096
+    BUFFER = 8192
 
 cdef long long UNKNOWN = -1
+cdef long long TIME_MAX = 253_402_300_799_999_999
+"""The end of the year 9999, microseconds."""
 
 
 cdef struct Text:
@@ -145,6 +148,10 @@ cdef inline bint same(Text one, Text other) noexcept:
     return one.size == other.size and memcmp(one.at, other.at, one.size) == 0
 
 
+cdef inline bint same_bytes(bytes one, Text other) noexcept:
+    return PyBytes_GET_SIZE(one) == other.size and memcmp(PyBytes_AS_STRING(one), other.at, other.size) == 0
+
+
 cdef inline object as_str(Text found):
     return (<const char*> found.at)[:found.size].decode("ascii")
 
@@ -216,7 +223,7 @@ cdef class Rule:
 
     cdef bint is_live(self, int side, Text status) except -1:
         cdef bytes last = self.live_other if side else self.live_one
-        if PyBytes_GET_SIZE(last) == status.size and memcmp(PyBytes_AS_STRING(last), status.at, status.size) == 0:
+        if same_bytes(last, status):
             return status.size > 0
         if status.size and self.known_live[side].get(as_str(status)):
             last = (<const char*> status.at)[:status.size]
@@ -248,10 +255,7 @@ cdef class Runner:
     cdef Rule rule_of(self, Text generation):
         cdef Rule rule
         for rule in self.rules:
-            if (
-                PyBytes_GET_SIZE(rule.generation) == generation.size
-                and memcmp(PyBytes_AS_STRING(rule.generation), generation.at, generation.size) == 0
-            ):
+            if same_bytes(rule.generation, generation):
                 return rule
         return None
 
@@ -414,3 +418,303 @@ cdef class Runner:
 cdef inline Py_ssize_t head(Py_ssize_t size) noexcept:
     """Bytes before a byte string of this size."""
     return 2 if size <= 0xFF else 3 if size <= 0xFFFF else 5
+
+
+# ---- the item of a pair, written out
+
+
+cdef struct Out:
+    unsigned char* at
+
+
+cdef inline void put(Out* out, const char* value, Py_ssize_t size) noexcept:
+    memcpy(out.at, value, size)
+    out.at += size
+
+
+cdef inline void put_text(Out* out, Text value) noexcept:
+    memcpy(out.at, value.at, value.size)
+    out.at += value.size
+
+
+cdef inline void put_padded(Out* out, long long value, int width) noexcept:
+    """Write a number from 0 up with this many digits."""
+    cdef int place
+    for place in range(width - 1, -1, -1):
+        out.at[place] = <unsigned char> (48 + value % 10)
+        value //= 10
+    out.at += width
+
+
+cdef inline void put_decimal(Out* out, long long value) noexcept:
+    cdef int width = 1
+    cdef long long rest = value // 10
+    while rest:
+        width += 1
+        rest //= 10
+    put_padded(out, value, width)
+
+
+cdef void put_time(Out* out, long long microseconds) noexcept:
+    """Write a time between 1970 and 9999 as RFC 3339, fractions only where there are any; proleptic Gregorian."""
+    cdef long long seconds = microseconds // 1_000_000, fraction = microseconds % 1_000_000
+    cdef long long days = seconds // 86_400, second = seconds % 86_400
+    # Days since 0000-03-01, in eras of 400 years, so that the leap day is the last of a year.
+    cdef long long since = days + 719_468
+    cdef long long era = since // 146_097, day_of_era = since % 146_097
+    cdef long long year_of_era = (day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    cdef long long day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    cdef long long shifted = (5 * day_of_year + 2) // 153
+    cdef long long month = shifted + 3 if shifted < 10 else shifted - 9
+    put_padded(out, year_of_era + era * 400 + (1 if month <= 2 else 0), 4)
+    put(out, b"-", 1)
+    put_padded(out, month, 2)
+    put(out, b"-", 1)
+    put_padded(out, day_of_year - (153 * shifted + 2) // 5 + 1, 2)
+    put(out, b"T", 1)
+    put_padded(out, second // 3_600, 2)
+    put(out, b":", 1)
+    put_padded(out, second // 60 % 60, 2)
+    put(out, b":", 1)
+    put_padded(out, second % 60, 2)
+    if fraction:
+        put(out, b".", 1)
+        put_padded(out, fraction, 6)
+    put(out, b"Z", 1)
+
+
+cdef inline bint plain(Text value) noexcept:
+    """Tell whether JSON writes this text as it is."""
+    cdef Py_ssize_t place
+    for place in range(value.size):
+        if value.at[place] < 0x20 or value.at[place] >= 0x7F or value.at[place] == 34 or value.at[place] == 92:
+            return False
+    return True
+
+
+cdef bint read_bytes(Bytes* at, Bytes end, Text* found) noexcept:
+    """Read a byte string."""
+    cdef Bytes here = at[0]
+    cdef int width
+    if end - here < 2 or not 0xC4 <= here[0] <= 0xC6:
+        return False
+    width = 1 << (here[0] - 0xC4)
+    here += 1
+    if end - here < width:
+        return False
+    found.size = <Py_ssize_t> big_endian(here, width)
+    here += width
+    if end - here < found.size:
+        return False
+    found.at = here
+    at[0] = here + found.size
+    return True
+
+
+cdef bint read_token(Bytes* at, Bytes end, Text* found) noexcept:
+    """Read a JSON string that needs no escapes, with its quotes, and the comma or bracket behind it."""
+    cdef Bytes here = at[0]
+    if here >= end or here[0] != 34:
+        return False
+    here += 1
+    while here < end and here[0] != 34:
+        if here[0] < 0x20 or here[0] >= 0x7F or here[0] == 92:
+            return False
+        here += 1
+    if end - here < 2 or (here[1] != 44 and here[1] != 93):
+        return False
+    found.at, found.size = at[0], here + 1 - at[0]
+    at[0] = here + 2
+    return True
+
+
+cdef struct Record:
+    Leg leg
+    Text record
+    Text id
+    long long occurred_at
+
+
+cdef bint read_record(Text value, Record* found) noexcept:
+    """Read a leg, with what evidence says of it; False: Python has to."""
+    cdef Bytes at = value.at + 4
+    cdef Bytes end = value.at + value.size
+    cdef long long unused
+    cdef Text unread
+    if not read_leg(value.at, value.size, &found.leg):
+        return False
+    return (
+        number(&at, end, &unused)
+        and text(&at, end, &unread)  # generation
+        and number(&at, end, &unused)  # side
+        and text(&at, end, &unread)  # source
+        and text(&at, end, &found.record)
+        and text(&at, end, &found.id)
+        and number(&at, end, &found.occurred_at)
+        and found.occurred_at <= TIME_MAX
+        and found.leg.received_at <= TIME_MAX // 1_000
+        and plain(found.leg.source)
+        and plain(found.record)
+        and plain(found.id)
+        and plain(found.leg.amount)
+        and plain(found.leg.currency)
+        and plain(found.leg.status)
+    )
+
+
+cdef const char* HEX = b"0123456789abcdef"
+cdef const char* VARIANT = b"89ab"
+
+
+cdef class Writer:
+    """Writes items of pairs as JSON; `sha1` hashes the name of an id, `decimals_of` tells how a currency is printed."""
+
+    cdef object sha1
+    cdef object decimals_of
+    cdef bytes namespace
+    cdef bytes currency
+    cdef Py_ssize_t decimals
+
+    def __init__(self, sha1, decimals_of, bytes namespace):
+        self.sha1 = sha1
+        self.decimals_of = decimals_of
+        self.namespace = namespace
+        self.currency = b""
+
+    cdef bint is_printed(self, Leg* leg) except -1:
+        """Tell whether an amount is written the way amounts of its currency are printed."""
+        cdef Py_ssize_t size = leg.amount.size
+        cdef Bytes amount = leg.amount.at
+        if not same_bytes(self.currency, leg.currency):
+            self.decimals = self.decimals_of(as_str(leg.currency))
+            self.currency = (<const char*> leg.currency.at)[:leg.currency.size]
+        return (
+            self.decimals > 0
+            and size > self.decimals + 1
+            and amount[size - self.decimals - 1] == 46
+            and amount[0] != 45
+            and (amount[0] != 48 or amount[1] == 46)
+        )
+
+    def write(self, bytes value):
+        """Return the item as JSON; None where Python has to write it."""
+        cdef Bytes at = <Bytes> PyBytes_AS_STRING(value)
+        cdef Bytes end = at + PyBytes_GET_SIZE(value)
+        cdef Text pack, one, other, group, org, rule, key, opener, settler
+        cdef long long partition, offset, log_time
+        cdef Record opened, settled
+        cdef bint several
+        cdef unsigned char[BUFFER] buffer
+        cdef Out out
+        if end - at < 4 or at[0] != VERSION or at[1] != 0x97 or at[2] != 0x92:
+            return None
+        at += 3
+        if not (text(&at, end, &pack) and at < end and at[0] == 0x92):
+            return None
+        at += 1
+        if not (
+            text(&at, end, &one)
+            and text(&at, end, &other)
+            and read_bytes(&at, end, &group)
+            and number(&at, end, &partition)
+            and number(&at, end, &offset)
+            and number(&at, end, &log_time)
+            and read_bytes(&at, end, &opener)
+            and read_bytes(&at, end, &settler)
+            and at == end
+            and log_time <= TIME_MAX // 1_000
+            and plain(pack)
+            and plain(one)
+            and plain(other)
+            and read_record(opener, &opened)
+            and read_record(settler, &settled)
+            and opened.leg.side != settled.leg.side
+            and self.is_printed(&opened.leg)
+            and self.is_printed(&settled.leg)
+        ):
+            return None
+        if 1_000 + 2 * group.size + pack.size + one.size + other.size + opener.size + settler.size > BUFFER:
+            return None
+        at, end = group.at, group.at + group.size
+        if group.size < 2 or at[0] != 91 or end[-1] != 93:
+            return None
+        at += 1
+        if not (read_token(&at, end, &org) and read_token(&at, end, &rule) and read_token(&at, end, &key)):
+            return None
+        several = at != end
+        while at != end:
+            if not read_token(&at, end, &key):
+                return None
+        if several:  # the array that they stand in
+            key.at = rule.at + rule.size + 1
+            key.size = end - key.at
+        out.at = buffer
+        put(&out, b'{"id":"', 7)
+        self.put_id(&out, group, opened.id)
+        put(&out, b'","revision":1,"status":"matched","org":', 40)
+        put_text(&out, org)
+        put(&out, b',"rule":', 8)
+        put_text(&out, rule)
+        put(&out, b',"pack":"', 9)
+        put_text(&out, pack)
+        put(&out, b'","key":', 8)
+        put(&out, b"[", 1 if several else 0)
+        put_text(&out, key)
+        put(&out, b',"sides":{"', 11)
+        put_side(&out, one, settled if opened.leg.side else opened)
+        put(&out, b',"', 2)
+        put_side(&out, other, opened if opened.leg.side else settled)
+        put(&out, b'},"discrepancies":[],"at":"', 27)
+        put_time(&out, settled.leg.received_at * 1_000)
+        put(&out, b'","occurred_at":"', 17)
+        put_time(&out, settled.occurred_at if opened.leg.side else opened.occurred_at)
+        put(&out, b'","live":true,"log":{"partition":', 33)
+        put_decimal(&out, partition)
+        put(&out, b',"offset":', 10)
+        put_decimal(&out, offset)
+        put(&out, b',"time":"', 9)
+        put_time(&out, log_time * 1_000)
+        put(&out, b'"}}', 3)
+        return PyBytes_FromStringAndSize(<char*> buffer, out.at - buffer)
+
+    cdef int put_id(self, Out* out, Text group, Text opener) except -1:
+        """Write the uuid5 of what the item is named by: see `shared.ids.group_item_id`."""
+        cdef bytes named = b'%b%b,"%b","item"]' % (
+            self.namespace,
+            (<const char*> group.at)[: group.size - 1],
+            (<const char*> opener.at)[: opener.size],
+        )
+        cdef bytes digest = self.sha1(named)
+        cdef Bytes at = <Bytes> PyBytes_AS_STRING(digest)
+        cdef int place
+        for place in range(16):
+            if place == 4 or place == 6 or place == 8 or place == 10:
+                put(out, b"-", 1)
+            out.at[0] = HEX[at[place] >> 4]
+            out.at[1] = HEX[at[place] & 15]
+            if place == 6:
+                out.at[0] = 53
+            elif place == 8:
+                out.at[0] = VARIANT[at[place] >> 4 & 3]
+            out.at += 2
+        return 0
+
+
+cdef void put_side(Out* out, Text name, Record record) noexcept:
+    """Write a side with its only record, without the first quote."""
+    put_text(out, name)
+    put(out, b'":{"records":[{"id":"', 21)
+    put_text(out, record.id)
+    put(out, b'","source":"', 12)
+    put_text(out, record.leg.source)
+    put(out, b'","record":"', 12)
+    put_text(out, record.record)
+    put(out, b'","amount":"', 12)
+    put_text(out, record.leg.amount)
+    put(out, b'","currency":"', 14)
+    put_text(out, record.leg.currency)
+    put(out, b'","status":"', 12)
+    put_text(out, record.leg.status)
+    put(out, b'","occurred_at":"', 17)
+    put_time(out, record.occurred_at)
+    put(out, b'"}]}', 4)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from aiokafka import TopicPartition
 
+from services.matcher.domain.compiled import pair_as_json
 from services.matcher.ports import Batch, Headers
 from shared.contracts.discrepancy import Discrepancy, LogPosition
 from shared.contracts.leg import feed_key, group_key
@@ -69,7 +70,9 @@ def item_results(batch: Batch, *, pairs_as_json: bool = False) -> Iterator[Resul
     for group, item in batch.changes.items:
         headers = list(contexts.get(group, ())) if contexts else _NO_HEADERS
         value = item if type(item) is bytes else encode_json(item)
-        yield group, in_json(value) if pairs_as_json else value, headers
+        if pairs_as_json and value[:1] != b"{":
+            value = pair_as_json(value) or in_json(value)
+        yield group, value, headers
 
 
 def in_json(value: bytes) -> bytes:

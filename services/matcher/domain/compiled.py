@@ -4,10 +4,13 @@ Python stays the reference: what is compiled stops before every record that is n
 property tests hold the two together.
 """
 
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 
 from services.matcher.domain.pairs import Pairs
 from services.matcher.domain.state import SETTLED_OVERHEAD_BYTES, State
+from shared.ids import NAMESPACE
+from shared.money import decimals_of
 
 if TYPE_CHECKING:
     from services.matcher.domain.core import Core
@@ -21,6 +24,18 @@ except ImportError:
     _native = None
 
 BUILT: Final = _native is not None and _native.LAYOUT == LAYOUT
+
+
+def _digest(named: bytes) -> bytes:
+    return sha1(named, usedforsecurity=False).digest()
+
+
+_writer: Any = _native.Writer(_digest, decimals_of, NAMESPACE.bytes) if BUILT else None
+
+
+def pair_as_json(value: bytes) -> bytes | None:
+    """Return the item of a `MatchedPair` as JSON; None where Python has to write it, or it is not built."""
+    return _writer.write(value) if BUILT else None  # type: ignore[no-any-return]
 
 
 def make_runner(core: "Core", state: State, clock_entry: bytes) -> Any:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.matcher.domain.compiled import BUILT
+from services.matcher.adapters.results import in_json
+from services.matcher.domain.compiled import BUILT, pair_as_json
 from services.matcher.domain.core import Core
 from services.matcher.use_cases.partition import Partition, Policy
-from shared.contracts.leg import encode_leg_record
+from shared.contracts.leg import Leg, encode_leg_record
+from shared.contracts.matched_pair import PairWords, encode_pair, encode_words
 from tests.support.offline import LogEntry
 from tests.unit.matcher.test_core_laws import MODERATE, hostile_logs, plain_matches
 from tieout.bench.prepared_legs import prepared_legs
@@ -109,6 +111,26 @@ def test_a_long_log_in_uneven_pieces_gives_the_same_bytes() -> None:
     chance = random.Random(11)
     for records in log.values():
         assert_same(records, sorted(chance.sample(range(len(records)), 40)))
+
+
+def test_an_item_that_is_written_in_c_is_the_one_that_python_writes() -> None:
+    core = Core(0)
+    partition = Partition(0, core, POLICY, 0)
+    partition.apply([Record(place, key, value) for place, (_, key, value) in enumerate(prepared_legs(30_000, 1))])
+    pairs = [item for _, item in core.take().items if type(item) is bytes]
+    assert len(pairs) > 9_000
+    assert [pair_as_json(pair) for pair in pairs] == [in_json(pair) for pair in pairs]
+
+
+@given(st.integers(0, 253_402_300_799_999_999), st.integers(0, 253_402_300_799_999), st.sampled_from(["2.50", "0.07"]))
+def test_every_time_is_written_as_python_writes_it(microseconds: int, milliseconds: int, amount: str) -> None:
+    legs = [
+        Leg("g", side, f"s{side}", "r", f"e{side}", microseconds, 0, 0, milliseconds, 0, None, amount, "EUR", "paid")
+        for side in (1, 0)
+    ]
+    words = encode_words(PairWords("billing", ("internal", "provider")))
+    pair = encode_pair(words, b'["acme","b.p","k","l"]', 3, 2**40, milliseconds, *map(encode_leg_record, legs))
+    assert pair_as_json(pair) == in_json(pair)
 
 
 def test_most_legs_take_the_compiled_way() -> None:

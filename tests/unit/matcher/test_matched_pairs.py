@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.matcher.adapters.results import identify
+from services.matcher.domain.compiled import pair_as_json
 from services.matcher.domain.group import MATCHED, Group, record_of
 from services.matcher.domain.revise import Moment, make_item
 from shared.contracts.discrepancy import LogPosition
@@ -66,6 +67,7 @@ def test_a_pair_says_what_the_general_way_says(
     assert not counts or read_item(value) == general
     assert not counts or read_item(msgspec.json.encode(general)) == general
     assert identify(value) == identify(msgspec.json.encode(general))
+    assert not counts or pair_as_json(value) in {None, msgspec.json.encode(general)}
 
 
 @given(st.from_regex(r"\A-?[0-9]{1,6}(\.[0-9]{1,6})?\Z"), st.sampled_from(["EUR", "JPY", "BHD", "BTC"]))
@@ -81,5 +83,6 @@ PAIR = encode_pair(WORDS, b'["acme","r","k"]', 0, 1, 2, TICK, TICK)
 @pytest.mark.parametrize("value", [b"", b"\x01", b"\x02\x90", b"{}", PAIR, PAIR[:-3], b"\x01" + PAIR], ids=repr)
 def test_what_is_no_item_is_told_so(value: bytes) -> None:
     """The sink sets it aside with its place instead of stopping."""
+    assert pair_as_json(value) is None
     with pytest.raises(msgspec.MsgspecError):
         read_item(value)
