@@ -11,6 +11,7 @@ _Place = TypeVar("_Place", str, tuple[str, str])
 _ZERO = Decimal(0)
 _REST_TYPES = ("StatusMismatch", "CurrencyMismatch")
 _DUPLICATE = "DuplicateChargeSuspected"
+_AMOUNT = "AmountMismatch"
 
 
 def gap_of(item: ItemState) -> dict[str, Decimal]:
@@ -32,7 +33,7 @@ def causes_of(item: ItemState) -> dict[tuple[str, str], Decimal]:
     gap = gap_of(item)
     for currency in dict.fromkeys([*gap, *explained]):
         rest = EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
-        for cause, amount in _causes_of_rest(item, rest, _adjusted(item, currency)):
+        for cause, amount in _causes_of_rest(item, currency, rest):
             add_to(causes, (currency, cause), amount)
     return {place: amount for place, amount in _whatever_currency(causes).items() if amount}
 
@@ -66,16 +67,17 @@ def _adjusted(item: ItemState, currency: str) -> Decimal:
     return EXACT.subtract(first, last)
 
 
-def _causes_of_rest(item: ItemState, rest: Decimal, adjusted: Decimal) -> list[tuple[str, Decimal]]:
-    """Return the causes of what no difference explains.
+def _causes_of_rest(item: ItemState, currency: str, rest: Decimal) -> list[tuple[str, Decimal]]:
+    """Return the causes of what no difference explains in a currency.
 
     Entries that were set against something that is gone by now (an extra record, another currency) explain nothing.
     """
     if not rest:
         return []
+    adjusted = _adjusted(item, currency)
     if rest == adjusted:
         return [("adjusted", rest)]
-    cause = _cause_of_rest(item)
+    cause = _cause_of_rest(item, currency)
     left = EXACT.subtract(rest, adjusted)
     if cause in {*_REST_TYPES, "pending"} or not adjusted:
         return [(cause, rest)]
@@ -84,7 +86,7 @@ def _causes_of_rest(item: ItemState, rest: Decimal, adjusted: Decimal) -> list[t
     return [("adjusted" if cause == "within_tolerance" else cause, rest)]
 
 
-def _cause_of_rest(item: ItemState) -> str:
+def _cause_of_rest(item: ItemState, currency: str) -> str:
     types = {one.type for one in item.raised}
     for type_ in _REST_TYPES:
         if type_ in types:
@@ -95,10 +97,10 @@ def _cause_of_rest(item: ItemState) -> str:
         case "matched":
             return "within_tolerance"
         case "discrepant":
-            return _cause_beside(types, item)
+            return _cause_beside(types, item, currency)
 
 
-def _cause_beside(types: set[str], item: ItemState) -> str:
+def _cause_beside(types: set[str], item: ItemState, currency: str) -> str:
     """What a gap may hold beside the differences that are raised on the item; without any it is unexplained."""
     if types == {_DUPLICATE}:
         # The extra record is raised at once; the compared pair may still wait for its other side, or agree.
@@ -109,7 +111,20 @@ def _cause_beside(types: set[str], item: ItemState) -> str:
     if types and any(total.count > 1 for side in (item.first, item.last) if side for total in side.totals.values()):
         # A rule may leave duplicates of a side unsuspected; they are in its total all the same.
         return "extra_records"
+    raised = {one.currency for one in item.raised if one.type == _AMOUNT}
+    first, last = _amounts(item.first), _amounts(item.last)
+    both = first.keys() & last.keys()
+    if raised and currency in both - raised:
+        # Amounts are compared currency by currency, and about this one nothing is raised.
+        return "within_tolerance"
+    if types and raised <= both and any(_live_records(side) > 1 for side in (item.first, item.last)):
+        # So compared, what stands on one side alone is a further record, too.
+        return "extra_records"
     return "residual"
+
+
+def _live_records(side: SideState | None) -> int:
+    return sum(total.count for total in side.totals.values()) if side else 0
 
 
 def _amounts(side: SideState | None) -> dict[str, Decimal]:

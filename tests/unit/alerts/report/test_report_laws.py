@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.alerts.domain.figures import Report
@@ -18,6 +18,8 @@ from tests.unit.alerts.report.scenarios import Scenario, histories, scenarios
 
 NOVEMBER = Period(date(2026, 11, 1), date(2026, 12, 1), "UTC")
 AT = datetime(2026, 12, 2, tzinfo=UTC)
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A machine that others use draws slowly; that says nothing about the law."""
 RULE = RuleSides("billing.payments", ("internal", "provider"))
 
 
@@ -26,6 +28,7 @@ def report_of(items: list[ItemState], discrepancies: list[DiscrepancyHistory] | 
     return make_report("acme", NOVEMBER, [RULE], reading)
 
 
+@BUSY
 @given(st.lists(scenarios(), max_size=30))
 def test_gaps_of_consistent_items_add_up_with_residual_zero(found: list[Scenario]) -> None:
     figures = report_of([one.item(place) for place, one in enumerate(found)]).reports[RULE.name]
@@ -39,6 +42,7 @@ def test_gaps_of_consistent_items_add_up_with_residual_zero(found: list[Scenario
         assert last - (Fraction(internal.amount) if internal else Fraction(0)) == bridge
 
 
+@BUSY
 @given(scenarios())
 def test_every_cause_of_an_item_together_is_its_gap(scenario: Scenario) -> None:
     item = scenario.item(1)
@@ -50,6 +54,7 @@ def test_every_cause_of_an_item_together_is_its_gap(scenario: Scenario) -> None:
     assert {currency: amount for currency, amount in by_currency.items() if amount} == gap
 
 
+@BUSY
 @given(st.lists(histories(), max_size=20))
 def test_opening_plus_new_minus_cleared_is_closing(found: list[DiscrepancyHistory]) -> None:
     figures = report_of([], found).reports[RULE.name]
@@ -60,6 +65,7 @@ def test_opening_plus_new_minus_cleared_is_closing(found: list[DiscrepancyHistor
             assert min(row.opening, row.new, row.cleared, row.closing) >= 0
 
 
+@BUSY
 @given(st.lists(scenarios(), max_size=12), st.lists(histories(), max_size=12), st.randoms())
 def test_figures_do_not_depend_on_the_order_of_items(found, raised, random) -> None:
     items = [one.item(place) for place, one in enumerate(found)]
@@ -71,7 +77,7 @@ def test_figures_do_not_depend_on_the_order_of_items(found, raised, random) -> N
     assert msgspec.json.encode(report_of(items, raised)) == msgspec.json.encode(report_of(mixed, mixed_raised))
 
 
-@settings(max_examples=200)
+@settings(BUSY, max_examples=200)
 @given(st.lists(scenarios(), max_size=30))
 def test_a_slow_recomputation_gives_the_same_figures(found: list[Scenario]) -> None:
     """The oracle works on the generated amounts, not on items: cents as integers, percentages by long division."""
