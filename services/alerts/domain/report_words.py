@@ -14,7 +14,7 @@ _CAPITALS = re.compile(r"([A-Z])")
 CAUSES = {
     "AmountMismatch": "amounts differ",
     "CurrencyMismatch": "currencies differ",
-    "StatusMismatch": "statuses differ, one side's record does not count",
+    "StatusMismatch": "statuses differ, so one side does not count",
     "MissingInternalRecord": "not in the internal records",
     "MissingProviderRecord": "not at the provider",
     "MissingRecord": "a side has no record",

@@ -47,6 +47,8 @@ from shared.money import format_amount
 
 CHANGES_MAX = 50
 """Changes in earlier periods that are listed; the JSON has all of them."""
+NO_AMOUNT = "-"
+"""Of types without a difference, and where nothing is open: an empty cell looks like a fault."""
 _MS_PER_S = 1000
 
 
@@ -54,8 +56,8 @@ _MS_PER_S = 1000
 class Bridge:
     """From the first side's total to the last's in one currency."""
 
+    title: str
     currency: str
-    words: str
     rows: Sequence[tuple[str, str, str, str, Markup]]
     """(kind, label, what it means, amount, drawing)."""
     cut_off: bool
@@ -71,6 +73,7 @@ def page_of(run: Run, report: Report, drift: Sequence[Drift]) -> str:
             "provisional": "Provisional",
             "incomplete": "Money is unexplained",
         }[report.verdict],
+        no_amount=NO_AMOUNT,
         style=Markup(_style()),  # noqa: S704 - a file of this package, the text that the policy names by its digest
         run=run,
         report=report,
@@ -150,7 +153,7 @@ def _headline(name: str, figures: RuleReport) -> dict[str, Any]:
         "id": _anchor(name),
         "title": title_of(name),
         "name": name,
-        "gaps": [gap_words(figures, c) for c in figures.residual if gap_of_totals(figures, c)],
+        "gaps": [_sentence(gap_words(figures, c)) for c in figures.residual if gap_of_totals(figures, c)],
         "agrees": bool(items.total) and not any(gap_of_totals(figures, c) for c in figures.residual),
         "share": share,
         "open": f"{count_text(closing)} open" + (f", differences of {worth}" if worth else "") if closing else "",
@@ -172,7 +175,7 @@ def _totals(name: str, figures: RuleReport) -> list[dict[str, Any]]:
                 "first": first,
                 "last": last,
                 "gap": signed(format_amount(gap, currency)),
-                "words": gap_words(figures, currency),
+                "words": _sentence(gap_words(figures, currency)),
                 "differs": bool(gap),
             }
         )
@@ -192,7 +195,7 @@ def _rule(name: str, figures: RuleReport, zone: str) -> dict[str, Any]:
         "name": name,
         "title": title_of(name),
         "figures": figures,
-        "bridges": [_bridge(figures, currency) for currency in figures.residual],
+        "bridges": [_bridge(figures, currency) for currency in figures.residual if _has_steps(figures, currency)],
         "ages": [(title, count, bars[title]) for title, count in ages.items()] if closing else [],
         "open": [
             (
@@ -218,6 +221,11 @@ def _rule(name: str, figures: RuleReport, zone: str) -> dict[str, Any]:
     }
 
 
+def _has_steps(figures: RuleReport, currency: str) -> bool:
+    """Two equal totals with nothing between them are no picture: they stand among the totals."""
+    return bool(figures.gaps.get(currency) or Decimal(figures.residual[currency]))
+
+
 def _bridge(figures: RuleReport, currency: str) -> Bridge:
     sides = list(figures.totals)
     first, last = figures.totals[sides[0]].get(currency), figures.totals[sides[-1]].get(currency)
@@ -235,9 +243,12 @@ def _bridge(figures: RuleReport, currency: str) -> Bridge:
         for side, total, amount in ((sides[0], first, start), (sides[-1], last, end))
     ]
     named = [totals[0], *labels, totals[1]]
+    words = gap_words(figures, currency)
     return Bridge(
+        title=f"Where the {currency} difference comes from: {words}"
+        if start != end
+        else f"{currency}: {words}, but these differences are behind it",
         currency=currency,
-        words=gap_words(figures, currency),
         rows=[(step.kind, *name, step.drawing) for step, name in zip(drawn, named, strict=True)],
         cut_off=cut_off,
     )
@@ -249,7 +260,7 @@ def _records(count: int) -> str:
 
 def _open_amount(figures: RuleReport, currency: str, type_: str) -> str:
     amount = figures.open_amounts.get(currency, {}).get(type_)
-    return grouped(amount) if amount else ""
+    return grouped(amount) if amount else NO_AMOUNT
 
 
 def _top(one: TopDiscrepancy, zone: str) -> dict[str, Any]:
@@ -282,6 +293,10 @@ def _drift(one: Drift, report: Report) -> dict[str, Any]:
         "lines": lines,
         "hidden": one.accounts - len(one.lines),
     }
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _anchor(name: str) -> str:

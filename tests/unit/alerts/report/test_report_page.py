@@ -46,6 +46,23 @@ def test_every_case_of_a_report_has_a_page_with_its_totals_and_gaps(case: Report
             assert all(f"{Decimal(total.amount):,f}" in page for total in totals.values())
 
 
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_bridge_is_drawn_where_something_lies_between_the_totals_and_no_amount_is_left_out(case: ReportCase) -> None:
+    """Equal totals stand in the table of totals; what has no amount has a dash, for an empty cell looks like a fault."""
+    report = make_report("acme", case.period, case.rules, case.reading)
+
+    page = page_of(run_of(case), report, [])
+
+    drawn = re.findall(r"<h3>(?:Where the )?([A-Z]+)(?: difference comes from|:.* but these differences)", page)
+    assert sorted(drawn) == sorted(
+        currency
+        for figures in report.reports.values()
+        for currency, residual in figures.residual.items()
+        if figures.gaps.get(currency) or Decimal(residual)
+    )
+    assert re.findall(r"<td[^>]*> *[A-Z]{3}</td>(?!<td class=.words)", page) == []
+
+
 def test_corrections_are_shown_with_how_often_they_helped() -> None:
     report = make_report("acme", CASES[0].period, CASES[0].rules, CASES[0].reading)
     tried = CorrectionFigures(action="refetch", finished=3, succeeded=2, failed=1, success_percent="66.67", outcomes={})
