@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.contracts.directory import DirectoryEntry, KeyEntry, OrgEntry, SourceEntry, directory_key, encode_entry
-from shared.errors import TieoutError
 from shared.kafka.client import producer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics, apply_topics
+from tieout.bench.connections import Connections, NotAnswered, connections, http_post
 from tieout.bench.harness import machine_facts, own_kafka, say, versions_used
 from tieout.local.places import free_ports
 
@@ -34,10 +34,6 @@ SECRET = "whsec_bench"  # noqa: S105 - of a process that lives for this benchmar
 CONNECTIONS = 32
 ROWS_PER_REQUEST = 1_000
 READY_TIMEOUT_S = 60.0
-
-
-class NotAnswered(TieoutError):
-    """The service did not answer as it must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +124,9 @@ async def _service(kafka: KafkaSettings) -> AsyncIterator[int]:
 async def _ready(port: int) -> None:
     ends = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < ends:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /health/ready HTTP/1.1\r\nHost: bench\r\n\r\n")
-            status, _ = await _answer(reader)
-            writer.close()
+        with contextlib.suppress(OSError, NotAnswered):
+            async with connections(port, 1) as one:
+                status, _ = await one.ask(b"GET /health/ready HTTP/1.1\r\nHost: bench\r\n\r\n")
             if status == 200:
                 return
         await asyncio.sleep(0.1)
@@ -140,39 +134,24 @@ async def _ready(port: int) -> None:
 
 
 async def _send(
-    port: int, requests: Iterator[Callable[[], bytes]], connections: int, wanted: int
+    port: int, requests: Iterator[Callable[[], bytes]], count: int, wanted: int
 ) -> tuple[float, list[float]]:
     """Return the seconds of all requests and each one's milliseconds."""
     times_ms: list[float] = []
 
-    async def one_connection() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async def send(over: Connections) -> None:
         for make in requests:
             request = make()
             begun = time.perf_counter()
-            writer.write(request)
-            status, body = await _answer(reader)
+            status, body = await over.ask(request)
             times_ms.append((time.perf_counter() - begun) * 1000)
             if status != wanted:
                 raise NotAnswered(f"answered {status}: {body[:200]!r}")
-        writer.close()
 
     begun = time.perf_counter()
-    await asyncio.gather(*(one_connection() for _ in range(connections)))
+    async with connections(port, count) as over:
+        await asyncio.gather(*(send(over) for _ in range(count)))
     return time.perf_counter() - begun, times_ms
-
-
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
-    )
-    return int(head.split(b" ", 2)[1]), await reader.readexactly(length)
-
-
-def _http(path: str, body: bytes, *headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: bench", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
 
 
 def _webhooks(count: int) -> Iterator[Callable[[], bytes]]:
@@ -199,7 +178,7 @@ def _webhook(number: int) -> bytes:
     }
     body = json.dumps(document).encode()
     signature = hmac.new(SECRET.encode(), b"%d." % seconds + body, hashlib.sha256).hexdigest()
-    return _http(f"/webhooks/{ORG}/stripe", body, f"Stripe-Signature: t={seconds},v1={signature}")
+    return http_post(f"/webhooks/{ORG}/stripe", body, f"Stripe-Signature: t={seconds},v1={signature}")
 
 
 def _requests(count: int) -> Iterator[Callable[[], bytes]]:
@@ -207,7 +186,7 @@ def _requests(count: int) -> Iterator[Callable[[], bytes]]:
     for number in range(count):
         rows = [_row(number * ROWS_PER_REQUEST + at, now) for at in range(ROWS_PER_REQUEST)]
         body = json.dumps(rows).encode()
-        request = _http("/v1/events", body, "Content-Type: application/json", f"Authorization: Bearer {KEY}")
+        request = http_post("/v1/events", body, "Content-Type: application/json", f"Authorization: Bearer {KEY}")
         yield lambda request=request: request  # type: ignore[misc]  # as above
 
 

@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
     group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
     group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
     group.command("latency", epilog="Example: tieout bench latency --seconds 60 --json")(bench_latency)
+    group.command("legs-latency", epilog="Example: tieout bench legs-latency --legs-per-second 5000 --json")(
+        bench_legs_latency
+    )
     group.command("load", epilog="Example: tieout bench load --from 500 --factor 1.5 --step-s 15 --json")(bench_load)
     group.command("sink", epilog="Example: tieout bench sink --json")(bench_sink)
     group.command("replay", epilog="Example: tieout bench replay --json")(bench_replay)
@@ -127,6 +130,7 @@ def bench_latency(
     events_per_second: Annotated[int, typer.Option(min=20, max=20_000)] = 500,
     seconds: Annotated[int, typer.Option(min=1, help="Measured, after a warm-up of 5 s.")] = 60,
     differing_percent: Annotated[int, typer.Option(min=1, max=100, help="Payments that raise a discrepancy.")] = 8,
+    events_per_request: Annotated[int, typer.Option(min=1, max=1_000, help="Ledger rows in one request.")] = 100,
     as_json: JSON = False,
 ) -> None:
     """Time from the second side's POST to the discrepancy on its topic, and to the outgoing webhook's arrival.
@@ -135,7 +139,22 @@ def bench_latency(
     """
     from tieout.bench.latency import bench, show
 
-    show(asyncio.run(bench(events_per_second, seconds, differing_percent)), as_json=as_json)
+    show(asyncio.run(bench(events_per_second, seconds, differing_percent, events_per_request)), as_json=as_json)
+
+
+def bench_legs_latency(
+    legs_per_second: Annotated[int, typer.Option(min=200, max=50_000)] = 5_000,
+    seconds: Annotated[int, typer.Option(min=1, help="Measured, after a warm-up of 5 s.")] = 20,
+    differing_percent: Annotated[int, typer.Option(min=1, max=100, help="Payments that raise a discrepancy.")] = 4,
+    as_json: JSON = False,
+) -> None:
+    """Time from the second leg's append to the discrepancy on its topic, with a matcher alone.
+
+    It starts a broker (Java and Maven) and a matcher of its own; who writes and reads shares the machine.
+    """
+    from tieout.bench.legs_latency import bench, show
+
+    show(asyncio.run(bench(legs_per_second, seconds, differing_percent)), as_json=as_json)
 
 
 def bench_load(
