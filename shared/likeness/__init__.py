@@ -11,6 +11,7 @@ from shared.likeness.amounts import (
     like_amounts,
     likeness,
     plausible_amounts,
+    units_of,
 )
 from shared.likeness.references import ReferenceKind, ReferenceLikeness, reference_likeness, signature
 
@@ -26,4 +27,5 @@ __all__ = [
     "plausible_amounts",
     "reference_likeness",
     "signature",
+    "units_of",
 ]

@@ -1,9 +1,12 @@
 """Why two amounts that differ may be the same money: the first kind that fits, from the surest to the vaguest."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from functools import cache
+from math import lcm
 from typing import Final, Literal, NamedTuple, get_args
 
 from shared.likeness.known import (
@@ -291,20 +294,31 @@ def _day_off(expected: Money, actual: Money) -> Likeness | None:
 # ---- the other way round: what an amount may stand beside
 
 
-def like_amounts(amount: Decimal, currency: str | None) -> frozenset[Decimal]:
+def like_amounts(amount: Decimal, currency: str | None, among: AbstractSet[int] | None = None) -> frozenset[Decimal]:
     """Return the other amounts of the same currency that `likeness` may call like `amount`.
 
     Few and exact, so that an index finds them. Amounts rounded to whole units are left out: too many round to one.
+    `among`: of fees and taxes, which are most of them, only these sizes in minor units.
     """
     if not amount:
         return frozenset()
     decimals = _decimals(currency)
     size = amount.copy_abs()
     same_sign = {*_scaled(size, decimals), *_swapped(size, decimals), *_beside(size, decimals)}
-    if EXACT.scaleb(size, decimals) == int(EXACT.scaleb(size, decimals)):
-        same_sign |= {*_with_fee(size, currency, decimals), *_with_tax(size, currency, decimals)}
+    units = EXACT.scaleb(size, decimals)
+    if units == int(units):
+        found_units = _with_fee_or_tax(int(units), currency)
+        if among is not None:
+            found_units &= among
+        same_sign |= {EXACT.scaleb(Decimal(one), -decimals) for one in found_units}
     found = {value if amount > 0 else value.copy_negate() for value in same_sign if value > 0 and value != size}
     return frozenset(found | {amount.copy_negate()})
+
+
+def units_of(amount: Decimal, currency: str | None) -> int | None:
+    """Return the size of an amount in minor units; None: it is no whole number of them."""
+    units = EXACT.scaleb(amount.copy_abs(), _decimals(currency))
+    return int(units) if units == int(units) else None
 
 
 def _scaled(size: Decimal, decimals: int) -> Iterator[Decimal]:
@@ -328,25 +342,32 @@ def _beside(size: Decimal, decimals: int) -> Iterator[Decimal]:
     yield EXACT.subtract(size, unit)
 
 
-def _around(value: Decimal, decimals: int, units: int = 1) -> Iterator[Decimal]:
-    """Yield the amounts of whole minor units near `value`: rounding may have gone either way."""
-    middle = int(value.scaleb(decimals).to_integral_value())
-    for place in range(middle - units, middle + units + 1):
-        yield EXACT.scaleb(Decimal(place), -decimals)
+def _with_fee_or_tax(units: int, currency: str | None) -> set[int]:
+    """Return sizes in minor units, and those beside them: rounding may have gone either way."""
+    found: set[int] = set()
+    for factor, fixed, divisor in _fees_and_taxes(currency):
+        middle, rest = divmod(2 * (units * factor + fixed) + divisor, 2 * divisor)
+        if not rest and middle % 2:  # a half goes to the even side
+            middle -= 1
+        found.update((middle - 1, middle, middle + 1))
+    return found
 
 
-def _with_fee(size: Decimal, currency: str | None, decimals: int) -> Iterator[Decimal]:
-    shapes = [(share, fixed) for share, fixed, _ in _shapes_of(currency)]
-    shapes += [(share, _ZERO) for share, _ in _PLAIN_SHARES]
-    for share, fixed in shapes:
-        yield from _around(size - size * share - fixed, decimals)
-        yield from _around((size + fixed) / (_ONE - share), decimals)
-
-
-def _with_tax(size: Decimal, currency: str | None, decimals: int) -> Iterator[Decimal]:
-    for factor, _ in _taxes_of(currency):
-        yield from _around(size * factor, decimals)
-        yield from _around(size / factor, decimals)
+@cache
+def _fees_and_taxes(currency: str | None) -> tuple[tuple[int, int, int], ...]:
+    """What fees and taxes do to a size in minor units, there and back: times a factor, plus a fixed part, by a divisor."""
+    unit = 10 ** _decimals(currency)
+    shapes = [(1 - Fraction(share), Fraction(fixed) * unit) for share, fixed, _ in _shapes_of(currency)]
+    shapes += [(1 - Fraction(share), Fraction(0)) for share, _ in _PLAIN_SHARES]
+    shapes += [(Fraction(factor), Fraction(0)) for factor, _ in _taxes_of(currency)]
+    both_ways = [way for rest, fixed in shapes for way in ((rest, -fixed), (1 / rest, fixed / rest))]
+    divisors = [lcm(factor.denominator, fixed.denominator) for factor, fixed in both_ways]
+    return tuple(
+        dict.fromkeys(
+            (int(factor * divisor), int(fixed * divisor), divisor)
+            for (factor, fixed), divisor in zip(both_ways, divisors, strict=True)
+        )
+    )
 
 
 def plausible_amounts(amount: Decimal, currency: str, other: str) -> tuple[tuple[Decimal, Decimal], ...]:

@@ -23,6 +23,7 @@ from shared.likeness import (
     plausible_amounts,
     reference_likeness,
     signature,
+    units_of,
 )
 from shared.money import format_amount
 
@@ -366,6 +367,8 @@ class Shelf:
         self._by_id: dict[str, LooseEnd] = {}
         self._by_amount: dict[tuple[str, str, str, Decimal], list[tuple[datetime, str]]] = {}
         self._amounts: dict[tuple[str, str, str], list[Decimal]] = {}
+        self._units: dict[tuple[str, str, str], set[int]] = {}
+        """The same in whole minor units, without signs."""
         self._currencies: set[str] = set()
         self._by_signature: dict[tuple[str, str, str], list[str]] = {}
         for end in ends:
@@ -378,6 +381,8 @@ class Shelf:
         bucket = self._by_amount.setdefault((*place, end.amount), [])
         if not bucket:
             insort(self._amounts.setdefault(place, []), end.amount)
+            if (units := units_of(end.amount, end.currency or None)) is not None:
+                self._units.setdefault(place, set()).add(units)
         insort(bucket, (end.occurred_at, end.id))
         if not end.keyless:
             self._by_signature.setdefault((end.pack, end.has, end.signature), []).append(end.id)
@@ -393,7 +398,8 @@ class Shelf:
         if not end.keyless:
             yield from self._by_signature.get((end.pack, side, end.signature), [])[:NEAR_IN_TIME_MAX]
         left = CANDIDATES_MAX
-        for amount in sorted(like_amounts(end.amount, end.currency or None)):
+        units = self._units.get((end.pack, side, end.currency), set())
+        for amount in sorted(like_amounts(end.amount, end.currency or None, units)):
             for _, id_ in self._by_amount.get((end.pack, side, end.currency, amount), [])[:NEAR_IN_TIME_MAX]:
                 if left == 0:
                     break

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.likeness import KINDS, Likeness, Money, like_amounts, likeness, plausible_amounts
+from shared.likeness import KINDS, Likeness, Money, like_amounts, likeness, plausible_amounts, units_of
 from shared.likeness.known import FEE_SHAPES, RATES_PER_USD
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -176,6 +176,14 @@ def test_what_an_index_is_asked_for_holds_every_amount_that_is_alike(
         found = likeness(Money(amount, currency), Money(other, currency))
         if found and found.kind in FOUND_BY_AMOUNT:
             assert other in offered
+
+
+@given(AMOUNTS, st.data(), st.sampled_from(["EUR", "USD", "JPY"]))
+def test_asked_among_the_amounts_there_are_none_of_them_is_lost(amount: Decimal, data: st.DataObject, currency: str):
+    offered = like_amounts(amount, currency)
+    there_are = data.draw(st.sets(st.sampled_from(sorted(offered))))
+    units = {one for one in (units_of(amount, currency) for amount in there_are) if one is not None}
+    assert there_are <= like_amounts(amount, currency, units) <= offered
 
 
 @given(AMOUNTS, AMOUNTS, st.sampled_from(["EUR", "JPY", "BHD"]), st.sampled_from(["EUR", "USD", "JPY"]))
