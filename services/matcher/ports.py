@@ -46,6 +46,9 @@ class Core(Protocol):
     def apply(self, group: bytes, record: LegRecord, offset: int, value: bytes | None = None) -> None:
         """Apply one record of the log; `group` is its Kafka key, `value` its Kafka value where that is at hand."""
 
+    def freeze(self) -> bool:
+        """Make some of what is settled small, for a moment (2 ms); False: there was nothing to do."""
+
     def take(self) -> Changes:
         """What happened since the last `take`."""
 

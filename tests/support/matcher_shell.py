@@ -90,6 +90,9 @@ class CountingCore:
         )
         self._items.append((group, item))
 
+    def freeze(self) -> bool:
+        return False
+
     def take(self) -> Changes:
         changes = Changes(items=self._items, state=[(key, self._entry(key)) for key in self._dirty])
         self._items, self._dirty = [], {}

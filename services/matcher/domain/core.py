@@ -15,9 +15,10 @@ from services.matcher.domain.candidates import CANDIDATES, Candidates
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.compiled import make_runner, set_rules
 from services.matcher.domain.feed import Said, is_feed_entry
+from services.matcher.domain.frozen import FREEZING, Freezing, is_frozen
 from services.matcher.domain.group import Group
 from services.matcher.domain.invariant import Invariant
-from services.matcher.domain.kept_legs import is_kept, is_one
+from services.matcher.domain.kept_legs import MARKED, TWO, is_kept, is_one
 from services.matcher.domain.kinds import Kind
 from services.matcher.domain.match import Match
 from services.matcher.domain.moment import UNKNOWN
@@ -86,10 +87,11 @@ class Core:
 
     version: Final = CORE_VERSION
 
-    def __init__(self, partition: int, *, compiled: bool = True) -> None:
+    def __init__(self, partition: int, *, compiled: bool = True, freezing: Freezing = FREEZING) -> None:
         self.partition = partition
         self._clock = _Clock(0, {})
-        self._state = State(partition, CODECS)
+        self._state = State(partition, CODECS, freezing)
+        self._freezing = freezing
         self._kinds = {name: kind(self._state) for name, kind in KINDS.items()}
         self._kind_of_cell: dict[type, Kind] = {
             kind.codec.cell if kind.codec else Group: kind for kind in self._kinds.values()
@@ -217,16 +219,22 @@ class Core:
         self._state.changes.feeds += said.statuses
 
     def _fire(self, key: bytes, due: int, offset: int) -> None:
-        due_at = self._state.due_at(key)
-        if due_at is None:
+        state = self._state
+        held = state.cells.get(key)
+        if held is None:
+            if is_frozen(key):
+                state.fire_block(key)
             return
+        if type(held) is bytes and held[0] == MARKED and held[1] >= TWO:  # settled: nothing to judge
+            if held[1] == TWO:
+                state.fire_pair(key, held, due)
+            return  # else frozen: its block has a timer
+        due_at = state.due_at(key)
+        assert due_at is not None, "there is a cell"
         if due_at > due:
-            self._state.timers.set(due_at, key)
+            state.timers.set(due_at, key)
             return
-        if self._state.is_pair(key):  # settled, and `keep` is over: nothing to judge
-            self._state.forget(key)
-            return
-        cell = self._state.get(key)
+        cell = state.get(key)
         rule = self._rules[cell.generation]
         assert rule is not None, "cells of withdrawn rules are gone"
         if rule.generation in self._deriving:
@@ -280,7 +288,7 @@ class Core:
         """Do what fell due while legs were derived, in order, as it would have been done then: still as a shadow."""
         self._deriving.discard(record.generation)
         state = self._state
-        for key in self._keys_of(name):
+        for key in self._melted_keys_of(name):
             due_at = state.due_at(key)
             assert due_at is not None, "the key is one of a cell"
             state.timers.set(due_at, key)
@@ -314,16 +322,22 @@ class Core:
     def _judge_rule_again(self, name: tuple[str, str], rule: CompiledRule, offset: int) -> None:
         """Judge every cell of a rule under its new generation, in place."""
         kind = self._kinds[rule.kind]
-        for key in self._keys_of(name):
+        for key in self._melted_keys_of(name):
             kind.rejudge(key, self._state.get(key), rule, offset)
 
     def _keys_of(self, name: tuple[str, ...]) -> list[bytes]:
         return self._state.keys_under(canonical(name)[:-1] + b",")
 
+    def _melted_keys_of(self, name: tuple[str, str]) -> list[bytes]:
+        """Return the keys of a rule whose cells are all looked at next."""
+        keys = self._keys_of(name)
+        self._state.melt(keys)
+        return keys
+
     def _close_rule(self, name: tuple[str, str], old: CompiledRule, cause: Resolution, offset: int) -> None:
         """Resolve and forget the cells of a rule that is gone, or whose new sides and key they do not fit."""
         kind = self._kinds[old.kind]
-        for key in self._keys_of(name):
+        for key in self._melted_keys_of(name):
             kind.close(key, self._state.get(key), old, cause, offset)
             self._state.forget(key)
             kind.restored(key, None)
@@ -353,6 +367,13 @@ class Core:
         """Return what happened since the last call, with the state entries that changed."""
         self._state.dirty.update(self._state.feeds.take_dirty())
         return self._state.take(self._entry)
+
+    def freeze(self) -> bool:
+        """Make some of what is settled small, for a moment (2 ms); False: there was nothing to do.
+
+        It changes memory only, and is called when there is time for it.
+        """
+        return self._state.freeze()
 
     def _entry(self, key: bytes) -> bytes:
         """Return an entry that is no cell."""
@@ -394,6 +415,7 @@ class Core:
             else:
                 cell = self._state.restore(key, value, self._is_settled)
                 self._index(key, cell)
+        self._state.freeze_surplus(self._freezing.restored_pairs_max)
 
     def _is_settled(self, cell: Cell) -> bool:
         return self._kind_of_cell[type(cell)].is_settled(cell)

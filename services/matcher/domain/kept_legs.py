@@ -14,6 +14,9 @@ MARKED: Final = 0xC1
 """First byte of a packed cell that is no packed group: msgpack never uses it. What the cell is follows."""
 ONE: Final = 0xFA
 TWO: Final = 0xFB
+BLOCK: Final = 0xFC
+"""Stands in memory only, for many settled pairs together: see `frozen`."""
+PAIR: Final = bytes([MARKED, TWO])
 _head_of_one = Struct(">BBQ")
 _head_of_two = Struct(">BBQI")
 LEG_AT: Final = _head_of_one.size

@@ -1,21 +1,37 @@
 """What one partition holds: a cell per key, their timers, and what changed since the last transaction."""
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
 
 from services.matcher.domain.changes import Changes
 from services.matcher.domain.feed import Feeds
+from services.matcher.domain.frozen import (
+    FREEZING,
+    Freezing,
+    bytes_of_one,
+    is_frozen,
+    pack_block,
+    unpack_block,
+)
 from services.matcher.domain.group import Group, pack, unpack
-from services.matcher.domain.kept_legs import MARKED, due_of, is_kept, is_one, unpack_kept
+from services.matcher.domain.kept_legs import BLOCK, MARKED, PAIR, due_of, is_kept, is_one, unpack_kept
 from services.matcher.domain.moment import UNKNOWN, Moment
 from services.matcher.domain.timers import Timers
 from shared.contracts.discrepancy import LogPosition
 from shared.contracts.event import from_milliseconds
 
-SETTLED_OVERHEAD_BYTES = 170
-"""What Python adds to a settled cell: two bytes objects, its place in the dict and in the timers (measured)."""
+SETTLED_OVERHEAD_BYTES = 250
+"""What Python adds to a settled cell: three bytes objects, its places in the dict, the timers and among the recent
+ones (measured)."""
+FROZEN_OVERHEAD_BYTES = 110
+"""The same of a pair in a block: its key and the key's place in the dict, and what is left in the timers (measured)."""
+SIFTED_PER_PAIR = 1
+"""Timers looked at per pair that is frozen and needs its own no more: so those of frozen pairs stay the fewer."""
+EXPIRING_MS = 60_000
+"""What is due in a block stays at hand where the next pair is due within this time."""
 OPEN_BYTES = 1000
 """What a group that waits takes in memory with its key, about (measured with one record; more add some 250 each)."""
 WAITING_BYTES = 420
@@ -57,7 +73,7 @@ class Codec:
 class State:
     """The cells of one partition of `legs`. `cells`, `dirty` and `timers` are open to the hot path; others use the methods."""
 
-    def __init__(self, partition: int, codecs: tuple[Codec, ...] = ()) -> None:
+    def __init__(self, partition: int, codecs: tuple[Codec, ...] = (), freezing: Freezing = FREEZING) -> None:
         self.partition = partition
         self.log_time = UNKNOWN
         """Milliseconds: the least of the last times seen of every inbox partition; never falls."""
@@ -73,6 +89,11 @@ class State:
         """While a rule becomes a shadow, or is none any more: see `Moment.anew`."""
         self.changes = Changes()
         self.feeds = Feeds(partition)
+        self._freezing = freezing
+        self._recent: deque[bytes] = deque()
+        """Keys of pairs that were settled, restored or asked for, the next to be frozen first."""
+        self._expiring: dict[int, list[tuple[int, bytes]]] = {}
+        """By block: when its pairs are due, the last one first."""
         self._by_type = {codec.cell: codec for codec in codecs}
         self._by_number = {codec.number: codec for codec in codecs}
         assert len(self._by_number) == len(codecs), "two kinds of cells have one number"
@@ -88,7 +109,12 @@ class State:
     def get(self, key: bytes) -> Any:
         """Return the cell under `key`, unpacked; None where there is none. Its kind knows its type."""
         held = self.cells.get(key)
-        return self.unpack(held) if type(held) is bytes else held
+        if type(held) is not bytes:
+            return held
+        if is_frozen(held):
+            block, held = held, unpack_block(held)[key]
+            self._put_back(block, {key: held})
+        return self.unpack(held)
 
     def put(self, key: bytes, cell: Cell, *, settled: bool) -> None:
         """Store a cell: packed when it is `settled` (waits for nothing but to be forgotten), else as it is."""
@@ -140,6 +166,7 @@ class State:
             self.waiting_items += 1
         else:
             self.count(key, packed)
+            self._recent.append(key)
 
     def due_at(self, key: bytes) -> int | None:
         """Return when the cell under `key` is due; None where there is none."""
@@ -148,12 +175,39 @@ class State:
             return None
         if type(held) is not bytes:
             return held.due_at  # type: ignore[union-attr]  # no bytes
+        if is_frozen(held):
+            held = unpack_block(held)[key]
         return due_of(held) if is_kept(held) else self.unpack(held).due_at
 
-    def is_pair(self, key: bytes) -> bool:
-        """Tell whether the cell under `key` is a settled pair, kept as its legs."""
-        held = self.cells.get(key)
-        return type(held) is bytes and is_kept(held) and not is_one(held)
+    def fire_pair(self, key: bytes, packed: bytes, due: int) -> None:
+        """Forget a settled pair that is not frozen, or look at it again when it is due."""
+        due_at = due_of(packed)
+        if due_at > due:
+            self.timers.set(due_at, key)
+            return
+        del self.cells[key]
+        self.settled_items -= 1
+        self.settled_bytes -= len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
+        self.dirty[key] = b""
+
+    def fire_block(self, block: bytes) -> None:
+        """Forget the pairs of a block that are due, and look at the others when the next one is."""
+        cells, dirty, log_time = self.cells, self.dirty, self.log_time
+        waiting = self._expiring.pop(id(block), None)
+        if waiting is None:
+            pairs = unpack_block(block).items()
+            waiting = sorted(((due_of(packed), key) for key, packed in pairs if cells.get(key) is block), reverse=True)
+        while waiting and waiting[-1][0] < log_time:
+            _, key = waiting.pop()
+            if cells.get(key) is block:
+                self._uncount(key, block)
+                del cells[key]
+                dirty[key] = b""
+        if waiting:
+            next_due, _ = waiting[-1]
+            self.timers.set(next_due, block)
+            if next_due < log_time + EXPIRING_MS:
+                self._expiring[id(block)] = waiting
 
     def take(self, other: Callable[[bytes], bytes]) -> Changes:
         """Return what happened since the last call; `other` gives the entries that are no cells."""
@@ -164,14 +218,69 @@ class State:
                 for key, held in self.dirty.items()
             ]
             self.dirty = {}
+            # Whatever was settled since has published an item.
+            self._recent += [key for key, _ in changes.items]
+            self.freeze_surplus(self._freezing.waiting_pairs_max)
         self.changes = Changes()
         return changes
 
+    def freeze(self) -> bool:
+        """Freeze some settled pairs, the oldest first; False: all are frozen but the recent ones."""
+        blocks = (len(self._recent) - self._freezing.recent_pairs) // self._freezing.block_pairs
+        self._freeze(min(blocks, self._freezing.blocks_at_once))
+        return blocks > 0
+
+    def freeze_surplus(self, pairs_max: int) -> None:
+        """Freeze the oldest settled pairs as far as there are more than may wait for a quiet moment."""
+        self._freeze((len(self._recent) - pairs_max) // self._freezing.block_pairs)
+
+    def _freeze(self, blocks: int) -> None:
+        recent, cells = self._recent, self.cells
+        for _ in range(blocks):
+            keys = [recent.popleft() for _ in range(self._freezing.block_pairs)]
+            # What has changed since is no pair any more, or no bytes at all.
+            pairs = {key: held for key in keys if type(held := cells.get(key)) is bytes and held[:2] == PAIR}
+            if pairs:
+                block = pack_block(pairs)
+                cells.update(dict.fromkeys(pairs, block))
+                self.timers.set(due_of(block), block)
+                self.timers.sift(self._is_frozen, SIFTED_PER_PAIR * len(pairs))
+                self.settled_bytes -= _saved_bytes(block, pairs)
+
+    def melt(self, keys: Iterable[bytes]) -> None:
+        """Put the pairs among these keys back as they came, and those that were frozen with them."""
+        cells = self.cells
+        for key in keys:
+            block = cells.get(key)
+            if type(block) is bytes and is_frozen(block):
+                pairs = unpack_block(block)
+                self._put_back(block, {one: packed for one, packed in pairs.items() if cells.get(one) is block})
+
+    def _is_frozen(self, key: bytes) -> bool:
+        held = self.cells.get(key)
+        return type(held) is bytes and held[1] == BLOCK and held[0] == MARKED
+
+    def _put_back(self, block: bytes, pairs: dict[bytes, bytes]) -> None:
+        self.cells.update(pairs)
+        self.settled_bytes += _saved_bytes(block, pairs)
+        self._recent += pairs
+        for key, packed in pairs.items():
+            self.timers.set(due_of(packed), key)
+
     def packed(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield every cell, packed as it is when it is taken; cells may change between two steps."""
-        for key in list(self.cells):
-            held = self.cells.get(key, b"")
-            yield key, held if type(held) is bytes else self.pack(held)  # type: ignore[arg-type]
+        cells, seen = self.cells, dict[int, bytes]()
+        for key in list(cells):
+            held = cells.get(key, b"")
+            if type(held) is not bytes:
+                yield key, self.pack(held)  # type: ignore[arg-type]
+            elif not held or not is_frozen(held):
+                yield key, held
+            elif id(held) not in seen:
+                # All of the block at once, for to read it costs the same for one pair. Those that are put back
+                # meanwhile come at their own places.
+                seen[id(held)] = held
+                yield from ((one, packed) for one, packed in unpack_block(held).items() if cells.get(one) is held)
 
     def pack(self, cell: Cell) -> bytes:
         """Return a cell of any kind as bytes."""
@@ -195,4 +304,17 @@ class State:
             self.waiting_items -= 1
             return
         self.settled_items -= 1
-        self.settled_bytes -= len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
+        self.settled_bytes -= _bytes_of(key, packed)
+
+
+def _bytes_of(key: bytes, packed: bytes) -> int:
+    """Return the memory that a settled cell takes, about."""
+    if is_frozen(packed):
+        return len(key) + bytes_of_one(packed) + FROZEN_OVERHEAD_BYTES
+    return len(key) + len(packed) + SETTLED_OVERHEAD_BYTES
+
+
+def _saved_bytes(block: bytes, pairs: dict[bytes, bytes]) -> int:
+    """Return the memory that these pairs take less in the block."""
+    of_one = SETTLED_OVERHEAD_BYTES - FROZEN_OVERHEAD_BYTES - bytes_of_one(block)
+    return sum(map(len, pairs.values())) + len(pairs) * of_one

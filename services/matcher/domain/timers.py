@@ -1,6 +1,6 @@
 """Timers of a partition: which group is due when. Order of firing: (time, group key)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -21,6 +21,9 @@ class Timers:
         self._order: list[int] = []
         self._ready: list[tuple[int, bytes]] = []
         self._opened_until = -1
+        self._to_sift = 0
+        self._unsifted: list[int] = []
+        """Buckets to be sifted next, the last one first."""
 
     def set(self, time: int, group: bytes) -> None:
         """Let `group` be due at `time`."""
@@ -48,6 +51,24 @@ class Timers:
             else:
                 self.next_at = min(start, ready[0][0] if ready else NEVER)
                 return
+
+    def sift(self, is_idle: Callable[[bytes], bool], timers: int) -> None:
+        """Drop what belongs to idle groups from the next buckets in turn, until so many timers were looked at.
+
+        An idle group is one that something else wakes. Buckets are looked at whole: what is too many counts next time.
+        """
+        self._to_sift += timers
+        while self._to_sift > 0:
+            if not self._unsifted:
+                self._unsifted = list(reversed(self._buckets))
+                if not self._unsifted:
+                    return
+            found = self._buckets.get(self._unsifted.pop())
+            self._to_sift -= 1
+            if found:
+                self._to_sift -= len(found) // 2
+                both = zip(found[::2], found[1::2], strict=True)
+                found[:] = [part for timer in both if not is_idle(timer[1]) for part in timer]
 
     def _open(self, bucket: int) -> None:
         timers = self._buckets.pop(bucket)

@@ -18,7 +18,14 @@ from aiokafka.errors import (
 )
 
 from services.matcher.handlers.assignment import Assignment, Workshop
-from services.matcher.handlers.commits import PENDING_RECORDS_MAX, Commits, Pace, Slot, end_if_cancelled
+from services.matcher.handlers.commits import (
+    LOADED_LAG_RECORDS,
+    PENDING_RECORDS_MAX,
+    Commits,
+    Pace,
+    Slot,
+    end_if_cancelled,
+)
 from services.matcher.ports import InputRecord, PartitionStatus, Status
 from services.matcher.use_cases.partition import Partition
 from shared.errors import TieoutError, UsageError
@@ -82,7 +89,7 @@ class Worker:
                 end_if_cancelled()
                 self._raise_failure()
                 await self._poll()
-                self._limits()
+                await self._settle_down(self._limits())
                 self._show_offsets()
                 self._freeze()
                 self._beat()
@@ -196,7 +203,8 @@ class Worker:
 
     # ---- limits and upkeep
 
-    def _limits(self) -> None:
+    def _limits(self) -> int:
+        """Return the bytes of state that this process holds."""
         held = [slot.partition for slot in self._slots.values() if slot.partition is not None]
         state_bytes = sum(partition.core.state_bytes for partition in held)
         full = state_bytes > self._state_bytes_max
@@ -207,6 +215,15 @@ class Worker:
             log.info("consuming again", state_bytes=state_bytes)
             for slot in self._slots.values():
                 self.assignment.resume(slot)
+        return state_bytes
+
+    async def _settle_down(self, state_bytes: int) -> None:
+        """Make settled pairs small where no legs wait, or where memory becomes short."""
+        is_short = state_bytes > self._state_bytes_max // 2
+        for slot in list(self._slots.values()):
+            partition = slot.partition
+            if partition is not None and (is_short or slot.lag <= LOADED_LAG_RECORDS) and partition.core.freeze():
+                await asyncio.sleep(0)
 
     def _halt(self, state_bytes: int) -> None:
         """Stop reading; commits go on. Forgetting early instead would raise discrepancies that are none."""

@@ -1,6 +1,7 @@
 """Timers fire in order of time and group, each once it has passed, however they are set."""
 
 from bisect import insort
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +54,26 @@ def test_a_timer_of_exactly_the_log_time_has_not_fired() -> None:
     assert list(timers.due(1000)) == []
     assert timers.next_at <= 1000
     assert list(timers.due(1001)) == [(1000, b"a")]
+
+
+@given(STEPS, st.sets(GROUPS, min_size=1), st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_what_is_sifted_out_belongs_to_idle_groups(
+    steps: list[tuple[str, int, bytes]], idle: set[bytes], sifts: list[int]
+) -> None:
+    """All others fire as ever; and whoever sifts often enough has no timer of an idle group left in a bucket."""
+    timers, untouched = Timers(), Timers()
+    for what, time, group in steps:
+        if what == "set":
+            timers.set(time, group)
+            untouched.set(time, group)
+        else:
+            assert awake(timers.due(time), idle) == awake(untouched.due(time), idle)
+        for count in sifts:
+            timers.sift(idle.__contains__, count)
+    timers.sift(idle.__contains__, 10 * len(steps) + 10)
+    assert not [group for bucket in timers._buckets.values() for group in bucket[1::2] if group in idle]
+    assert awake(timers.due(NEVER), idle) == awake(untouched.due(NEVER), idle)
+
+
+def awake(fired: Iterable[tuple[int, bytes]], idle: set[bytes]) -> list[tuple[int, bytes]]:
+    return [(time, group) for time, group in fired if group not in idle]
