@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from shared.errors import UsageError
 from shared.rules.model import Rule
-from tieout.offline.columns import BLOCK_BYTES, FIRST, LEGS, LINES, SPOILS, Block, ColumnReader, Columns
+from tieout.offline.columns import BLOCK_BYTES, FIRST, LEGS, LINES, SPOILS, Block, Columns
 from tieout.offline.lines import LINE_MAX_BYTES
+from tieout.offline.readers import readers
 
 TO_CORE, SETTLED, NO_EVENT = 0, 1, 2
 """What becomes of a line."""
@@ -59,17 +60,14 @@ class Ahead:
     ) -> None:
         """Read all files; `step` is told of bytes read, of bytes in all."""
         sizes = [_size(path) for path in self._paths]
-        blocks = [(file, block) for file, path in enumerate(self._paths) for block in _blocks(path)]
         legs = _Legs(self._folder, min(sum(sizes) // PARTITION_BYTES + 1, PARTITIONS_MAX))
-        read = ColumnReader(packs, org).read
-        with legs:
-            for file in range(len(self._paths)):
+        with legs, readers(packs, org, sum(sizes)) as read:
+            for file, path in enumerate(self._paths):
                 self._files.append(_LinesOfFile(file, self._folder / f"lines-{file}", self.lines))
                 with self._files[-1]:
-                    for place, block in blocks:
-                        if place == file:
-                            self._take(read(block), legs)
-                            step(sum(sizes[:file]) + block.end, sum(sizes))
+                    for block, columns in read(_blocks(path)):
+                        self._take(columns, legs)
+                        step(sum(sizes[:file]) + block.end, sum(sizes))
         fate_path = self._folder / "fate"
         self._fate = np.memmap(fate_path, np.uint8, "w+", shape=max(self.lines, 1))
         for settled in legs.settled():

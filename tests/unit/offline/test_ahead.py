@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shared.rules.load import load_rules, validate_rules
 from shared.rules.model import Rule
 from tests.support.cases import Case, has_placeholder, load_match_cases
-from tieout.offline import ahead, columns, lines
+from tieout.offline import ahead, columns, lines, readers
 from tieout.offline import replay as replaying
 
 NEVER = 1 << 62
@@ -224,7 +224,7 @@ def file_sets(draw: st.DrawFn) -> list[bytes]:
     return [b"\n".join(one) + end for one in held[: draw(st.integers(1, 3))]]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=100, deadline=None)
 @given(
     file_sets(),
     st.sampled_from(sorted(RULE_SETS)),
@@ -291,6 +291,31 @@ def test_pairs_that_agree_are_settled_ahead_of_the_core(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert both([path], packs_of([rule()])) == 72
+
+
+def test_several_processes_find_the_pairs_that_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads some of the blocks, and the sides of a pair stand in different files."""
+    monkeypatch.setattr(readers, "TOGETHER_BYTES_MIN", 0)
+    monkeypatch.setattr(readers, "BLOCKS_AT_ONCE", 2)
+    monkeypatch.setattr(readers, "_processors", lambda: 2)
+    monkeypatch.setattr(ahead, "BLOCK_BYTES", 5000)
+    paths = []
+    for source in ("ledger", "stripe"):
+        rows = [
+            {
+                "source": source,
+                "type": "payment.made",
+                "id": f"{source}-{number}",
+                "occurred_at": (START + timedelta(minutes=number)).isoformat(),
+                "amount": "1.00" if number % 50 or source == "ledger" else "2.00",
+                "currency": "EUR",
+                "refs": {"p": f"k{number}"},
+            }
+            for number in range(500)
+        ]
+        paths.append(tmp_path / f"{source}.jsonl")
+        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert both(paths, packs_of([rule()])) == 1000 - 2 * 10
 
 
 def test_an_engine_that_keeps_items_sees_every_event(tmp_path: Path) -> None:
