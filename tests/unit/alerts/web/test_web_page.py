@@ -1,7 +1,11 @@
 """The web page's files: what is served, with which headers, and that scripts and page fit together."""
 
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from decimal import Decimal, localcontext
 from html.parser import HTMLParser
 
 import pytest
@@ -190,3 +194,18 @@ def test_the_api_role_serves_the_page():
     assert client.get("/").content == FILES["index.html"].content
     assert client.get("/v1/discrepancy-counts").status_code == 401
     assert "/static/{name}" not in client.get("/openapi.json").json()["paths"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not here")
+def test_differences_of_totals_are_exact():
+    """Longer than a float is exact, with as many decimals as either amount has."""
+    pairs = [("122538.11", "122801.73"), ("4228250", "4272392"), ("0", "0.05"), ("1.5", "-0.25"), ("2.00", "2.00"),
+             ("900719925474099312345.00", "0.01")]  # fmt: skip
+    functions = re.sub(r"(?m)^import .*$", "", SCRIPTS["format.js"])
+    asked = f"console.log(JSON.stringify({json.dumps(pairs)}.map(([left, right]) => minus(left, right))))"
+    done = subprocess.run(
+        ["node", "--input-type=module"], input=functions + asked, capture_output=True, text=True, check=True
+    )
+    with localcontext(prec=50):
+        expected = [str(Decimal(left) - Decimal(right)) for left, right in pairs]
+    assert json.loads(done.stdout) == expected

@@ -31,7 +31,7 @@ export function reset() {
   leave();
   body.replaceChildren();
   byId("baselines-rows").replaceChildren();
-  for (const id of ["anomalies", "baselines", "anomalies-empty", "anomalies-error"]) show(byId(id), false);
+  for (const id of ["anomalies", "baselines", "baselines-title", "anomalies-empty", "anomalies-error"]) show(byId(id), false);
   byId("anomalies-summary").textContent = "";
 }
 
@@ -77,7 +77,7 @@ function draw(open, closed, watched, more) {
   byId("anomalies-empty").textContent = watched.length
     ? "Nothing unusual: every account drifts as it does at this hour."
     : "No balances have been judged yet, so nothing is known of what is usual.";
-  show(byId("baselines"), watched.length > 0);
+  for (const id of ["baselines", "baselines-title"]) show(byId(id), watched.length > 0);
   byId("baselines-rows").replaceChildren(...watched.map(baseline));
 }
 

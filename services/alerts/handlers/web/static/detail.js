@@ -145,10 +145,15 @@ function records(label, list, count = null, duplicate = null) {
       h("span", { class: "amount" }, money(one.amount, one.currency))))));
 }
 
+/** What one side says: money, or the status or currency that differs; a dash where it says nothing and the other does. */
+function said(found, text) {
+  if (found.expected === null && found.actual === null) return null;
+  return found.difference === null ? amount(text) : money(text, found.currency);
+}
+
 function particulars(found) {
   const rows = [
-    ["Expected", found.expected === null ? null : amount(found.expected)],
-    ["Actual", found.actual === null ? null : amount(found.actual)],
+    ["Expected", said(found, found.expected)], ["Actual", said(found, found.actual)],
     ["Extra record", found.duplicate], ["Account", found.account], ["Rule", found.rule],
     ["Raised", timeElement(found.raised_at)],
     ["Resolved", found.resolved_at && [timeElement(found.resolved_at), found.resolution ? `, ${words(found.resolution).toLowerCase()}` : ""]],

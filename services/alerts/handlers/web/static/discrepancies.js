@@ -109,7 +109,7 @@ function drawCluster(found, filter) {
 function summary(rows, total, more, filter) {
   // Counts know neither keys nor clusters.
   const of = filter.key || filter.cluster ? (more ? " and more" : "") : total > rows ? ` of ${total.toLocaleString("en")}` : "";
-  return `${plural(rows, "discrepancy", "discrepancies")}${of}, raised last first`;
+  return `${plural(rows, "discrepancy", "discrepancies")}${of}, newest first`;
 }
 
 function empty({ status, ...others }) {

@@ -22,6 +22,16 @@ export function money(text, currency, signed = false) {
   return `${amount(text, signed)} ${currency ?? ""}`.trim();
 }
 
+/** `left` − `right`, exactly: amounts are longer than a float is exact. */
+export function minus(left, right) {
+  const digits = (text) => (text.split(".")[1] ?? "").length;
+  const places = Math.max(digits(left), digits(right));
+  const whole = (text) => BigInt(text.replace(".", "") + "0".repeat(places - digits(text)));
+  const found = whole(left) - whole(right);
+  const text = String(found < 0n ? -found : found).padStart(places + 1, "0");
+  return (found < 0n ? "-" : "") + (places ? `${text.slice(0, -places)}.${text.slice(-places)}` : text);
+}
+
 export function isZero(text) {
   return !/[1-9]/.test(text ?? "");
 }

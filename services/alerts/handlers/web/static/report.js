@@ -2,12 +2,13 @@
 
 import { file, get } from "./api.js";
 import { byId, h, notice, show } from "./dom.js";
-import { chip, dateTime, keyText, money, plural, timeElement, words } from "./format.js";
+import { amount, chip, dateTime, isZero, keyText, minus, money, plural, words } from "./format.js";
 import { periodText } from "./runs.js";
 import { bridge } from "./bridge.js";
 
 const REFRESH_MS = 5_000;
 const CHANGES_SHOWN_MAX = 20;
+const AGES = ["0-1", "2-7", "8-30", "30+"];
 const VERDICTS = {
   complete: "Everything of the period is stored and every difference is explained. These figures are final.",
   provisional: "The period is not over, or records are still on their way. These figures will change.",
@@ -70,6 +71,7 @@ function draw(found) {
   document.title = `Reconciliation ${periodText(report.period)} – tieout`;
   byId("report").replaceChildren(
     top(found),
+    totals(report.reports),
     ...Object.entries(report.reports).map(([name, one]) => rule(name, one)),
     ...notReconciled(report.not_reconciled),
   );
@@ -116,9 +118,38 @@ function save(name, content) {
   URL.revokeObjectURL(address);
 }
 
+const titleOf = (name) => words(name.split(".").pop());
+
+function currenciesOf(one) {
+  const sides = Object.values(one.totals);
+  return [...new Set([...sides.flatMap((side) => Object.keys(side)), ...Object.keys(one.gaps)])].sort();
+}
+
+/** Both sides' totals and what lies between them, before anything else. */
+function totals(reports) {
+  const rows = Object.entries(reports).flatMap(([name, one]) => {
+    const sides = Object.entries(one.totals);
+    return sides.length < 2 ? [] : currenciesOf(one).map((currency) => totalsRow(name, currency, sides[0], sides[sides.length - 1]));
+  });
+  if (!rows.length) return h("p", { class: "hint" }, "Nothing was recorded in this period.");
+  return h("section", { class: "rule" }, h("h2", {}, "Totals"),
+    h("div", { class: "scroll" }, h("table", { class: "totals" },
+      h("thead", {}, h("tr", {}, [["Records", ""], ["Expected", "amount"], ["Actual", "amount"], ["Difference", "amount"]]
+        .map(([label, kind]) => h("th", { scope: "col", class: kind }, label)))),
+      h("tbody", {}, rows))));
+}
+
+function totalsRow(name, currency, [expected, first], [actual, last]) {
+  const side = (of, total) => h("td", { class: "amount" }, total ? amount(total.amount) : "–",
+    h("span", { class: "hint" }, `${of}, ${(total?.count ?? 0).toLocaleString("en")}`));
+  const gap = minus(last[currency]?.amount ?? "0", first[currency]?.amount ?? "0");
+  return h("tr", {}, h("td", {}, titleOf(name), " ", h("span", { class: "currency" }, currency)), side(expected, first[currency]), side(actual, last[currency]),
+    h("td", { class: "amount" }, isZero(gap) ? "0" : h("strong", {}, amount(gap, true))));
+}
+
 function rule(name, one) {
   return h("section", { class: "rule" },
-    h("h2", {}, name, " ", chip("verdict", one.verdict)),
+    h("h2", {}, titleOf(name), " ", h("span", { class: "hint" }, name), " ", chip("verdict", one.verdict)),
     figures(one), bridges(one), openItems(one), topOpen(one), changes(one.prior_period));
 }
 
@@ -134,9 +165,11 @@ function figures({ items, matched_percent: percent }) {
 
 function bridges(one) {
   const sides = Object.keys(one.totals);
-  const currencies = [...new Set([...sides.flatMap((side) => Object.keys(one.totals[side])), ...Object.keys(one.gaps)])].sort();
+  const currencies = currenciesOf(one);
   if (!currencies.length || sides.length < 2) return h("p", { class: "hint" }, "No records in this period.");
-  return h("div", { class: "bridges" }, currencies.map((currency) => bridge(currency, sides, one)));
+  const open = currencies.filter((currency) => Object.keys(one.gaps[currency] ?? {}).length || !isZero(one.residual[currency]));
+  if (!open.length) return h("p", { class: "hint" }, "Both sides have the same totals.");
+  return h("div", { class: "bridges" }, open.map((currency) => bridge(currency, sides, one)));
 }
 
 function openItems({ open, open_amounts: amounts }) {
@@ -145,24 +178,14 @@ function openItems({ open, open_amounts: amounts }) {
   const number = (label, value, lead = "") => h("td", { role: "cell", "data-label": label, class: "amount" }, lead + value.toLocaleString("en"));
   return h("div", { class: "open" }, h("h3", {}, "Open discrepancies"),
     h("table", { role: "table", class: "open-items" },
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, [["Type", ""], ["Opening", "amount"], ["+ new", "amount"], ["− cleared", "amount"], ["= closing", "amount"], ["Amount open", "amount"], ["Age of closing, in days", ""]]
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, [["Type", ""], ["Opening", "amount"], ["+ new", "amount"], ["− cleared", "amount"], ["= closing", "amount"], ...AGES.map((age) => [`${age} days`, "amount"]), ["Amount open", "amount"]]
         .map(([label, kind]) => h("th", { role: "columnheader", scope: "col", class: kind }, label)))),
       h("tbody", { role: "rowgroup" }, rows.map(([currency, type, row]) => h("tr", { role: "row" },
         h("td", { role: "cell", "data-label": "Type" }, words(type), h("span", { class: "currency" }, ` ${currency}`)),
         number("Opening", row.opening), number("+ new", row.new), number("− cleared", row.cleared),
         h("td", { role: "cell", "data-label": "= closing", class: "amount" }, h("strong", {}, row.closing.toLocaleString("en"))),
-        h("td", { role: "cell", "data-label": "Amount open", class: "amount" }, money(amounts[currency]?.[type] ?? null, currency)),
-        h("td", { role: "cell", "data-label": "Age in days" }, ageing(row.ageing)))))));
-}
-
-function ageing(classes) {
-  const entries = Object.entries(classes);
-  const most = Math.max(1, ...entries.map(([, count]) => count));
-  return h("ul", { class: "ageing", "aria-label": "Closing discrepancies by age in days" }, entries.map(([name, count], place) => {
-    const bar = h("span", { class: `bar age-${place}` });
-    bar.style.inlineSize = `${(count / most) * 100}%`;
-    return h("li", {}, h("span", { class: "label" }, name), h("span", { class: "track" }, bar), h("span", { class: "count" }, String(count)));
-  }));
+        AGES.map((age) => number(`${age} days`, row.ageing[age])),
+        h("td", { role: "cell", "data-label": "Amount open", class: "amount" }, money(amounts[currency]?.[type] ?? null, currency)))))));
 }
 
 function topOpen({ top_open: list }) {

@@ -126,16 +126,18 @@ function row(run) {
     cell("Pack", h("div", {}, run.pack, h("p", { class: "hint" }, run.run_type))),
     cell("Verdict", [chip("verdict", run.status === "failed" ? "failed" : run.stage === "running" ? "running" : verdictOf(run)), run.error ? h("p", { class: "hint" }, run.error) : null]),
     cell("Matched", matched(rules)),
-    cell("Open", rules.length ? h("ul", { class: "plain" }, rules.map(([, one]) => h("li", {}, one.open.toLocaleString("en")))) : "–", { class: "amount" }),
+    cell("Open", rules.length ? h("ul", { class: "plain" }, rules.map(([name, one]) => h("li", {}, one.open.toLocaleString("en"), h("span", { class: "narrow" }, ` ${titleOf(name)}`)))) : "–", { class: "amount" }),
     cell("Took", run.duration_ms === null ? "–" : `${(run.duration_ms / 1000).toFixed(1)} s`, { class: "amount" }),
     cell("Made", ageElement(run.created_at), { class: "when" }),
     cell("By", run.trigger === "daily" ? "daily run" : run.requested_by, { class: "by" }));
 }
 
+const titleOf = (name) => words(name.split(".").pop());
+
 function matched(rules) {
   if (!rules.length) return "–";
   return h("ul", { class: "plain" }, rules.map(([name, one]) =>
-    h("li", {}, h("span", { class: "percent" }, one.matched_percent === null ? "–" : `${one.matched_percent} %`), " ", words(name.split(".").pop()))));
+    h("li", {}, h("span", { class: "percent" }, one.matched_percent === null ? "–" : `${one.matched_percent} %`), " ", titleOf(name))));
 }
 
 async function trigger(event) {
