@@ -38,6 +38,8 @@ STORED_TOPICS: Final = ("discrepancies", "matches", "checks", "not-reconciled")
 RESULT_TOPICS: Final = STORED_TOPICS[:3]
 GROUP_COMMIT_S: Final = 5.0
 """How often the group's offsets are set, for lag displays only."""
+GROUP_COMMIT_TIMEOUT_S: Final = 2.0
+"""The client looks for the group's coordinator for ever; what is only shown must not keep results from being stored."""
 FENCED_PAUSE_S: Final = 1.0
 """Before joining again, so that two sinks do not take a partition from each other for ever."""
 READ_AT_ONCE: Final = 50
@@ -342,9 +344,10 @@ class SinkLoop:
         if not owned:
             return  # all went to other sinks while this was stored: the client takes an empty list for a fault of ours
         try:
-            await client.commit(owned)
-        except KafkaError as error:
-            log.debug("the group's offsets were not set", reason=str(error))
+            async with asyncio.timeout(GROUP_COMMIT_TIMEOUT_S):
+                await client.commit(owned)
+        except (KafkaError, TimeoutError) as error:
+            log.debug("the group's offsets were not set", reason=repr(error))
 
     def assigned(self, client: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
         """Hold the partitions until their places are known."""

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from services.alerts.adapters.database import EVERY_ORG, Database, DatabaseAway, migrate
 from services.alerts.adapters.sink_store import PostgresSink
+from services.alerts.handlers import sink as sink_module
 from services.alerts.handlers.sink import PlaceAhead, SinkLoop
 from services.alerts.ports.sink import Batch
 from services.alerts.use_cases.sink import store
@@ -22,6 +23,7 @@ from shared.contracts.discrepancy import Discrepancy, Progress
 from shared.contracts.item import Item
 from shared.errors import DependencyAway
 from shared.kafka.client import await_sent, producer
+from shared.kafka.consumer import Consumer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 from shared.telemetry.health import Health
@@ -343,3 +345,23 @@ async def test_what_was_read_ahead_of_a_batch_that_was_not_stored_is_read_again(
     async with running(loop):
         await check_stored(database, keys)
     assert tries > 4
+
+
+async def test_results_are_stored_while_the_group_has_no_coordinator(
+    kafka_settings: KafkaSettings, topics: Topics, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """What is committed to the group is only shown: aiokafka would wait for ever to commit it."""
+    asked = 0
+
+    async def never(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Consumer, "commit", never)
+    monkeypatch.setattr(sink_module, "GROUP_COMMIT_S", 0.0)
+    monkeypatch.setattr(sink_module, "GROUP_COMMIT_TIMEOUT_S", 0.05)
+    await publish(kafka_settings, stream(100))
+    async with running(sink_loop(kafka_settings, database, batch_records_max=60)):
+        await check_stored(database, 100)
+    assert asked > 1
