@@ -206,7 +206,7 @@ def _rule_report(rule: RuleSides, period: AnyPeriod, reading: Reading, closed: b
     statuses = Counter(item.status for item in items)
     totals = _totals(rule, items)
     gaps, residual = _gaps(items, [currency for _, currency in totals.counts])
-    open_items, open_amounts = _open(histories, period)
+    open_items, open_amounts = _open(histories, period, reading.at)
     return RuleReport(
         verdict=_verdict(closed=closed, pending=statuses["pending"], residual=residual.values()),
         items=Counts(
@@ -322,7 +322,7 @@ def _mismatch(items: Iterable[ItemState]) -> dict[str, dict[str, Mismatch]]:
 
 
 def _open(
-    histories: Iterable[DiscrepancyHistory], period: AnyPeriod
+    histories: Iterable[DiscrepancyHistory], period: AnyPeriod, at: datetime
 ) -> tuple[dict[str, dict[str, OpenItems]], dict[str, dict[str, str]]]:
     start, end = period.start, period.end
     groups: dict[tuple[str, str], list[DiscrepancyHistory]] = defaultdict(list)
@@ -338,7 +338,7 @@ def _open(
             new=sum(start <= time < end for one in group for time in one.raised),
             cleared=sum(start <= time < end for one in group for time in one.resolved),
             closing=len(closing),
-            ageing=_ageing(closing, end),
+            ageing=_ageing(closing, min(end, at)),
         )
         if not (row.opening or row.new):
             continue
@@ -349,10 +349,11 @@ def _open(
     return figures, amounts
 
 
-def _ageing(closing: Iterable[DiscrepancyHistory], end: datetime) -> dict[str, int]:
+def _ageing(closing: Iterable[DiscrepancyHistory], as_of: datetime) -> dict[str, int]:
+    """Count by age; of a period that goes on nothing is older than the report."""
     classes = {name: 0 for name, _ in AGEING_CLASSES}
     for one in closing:
-        days = (end - one.raised[0]) // timedelta(days=1)
+        days = (as_of - one.raised[0]) // timedelta(days=1)
         classes[next(name for name, days_max in AGEING_CLASSES if days_max is None or days <= days_max)] += 1
     return classes
 

@@ -207,3 +207,19 @@ def percent_by_long_division(part: int, whole: int) -> str | None:
 
 def as_text(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02d}"
+
+
+def test_in_a_period_that_goes_on_nothing_is_older_than_the_report() -> None:
+    """What was raised an hour ago is not three weeks old because the month has three weeks to go."""
+    raised = datetime(2026, 11, 8, 9, tzinfo=UTC)
+    found = DiscrepancyHistory(
+        discrepancy_id="d1", rule=RULE.name, type="AmountMismatch", key="k", currency="EUR", difference=Decimal(1),
+        raised=(raised,), resolved=(),
+    )  # fmt: skip
+
+    def ages(at: datetime) -> dict[str, int]:
+        reading = Reading(at=at, progress=at, items=[], discrepancies=[found])
+        return make_report("acme", NOVEMBER, [RULE], reading).reports[RULE.name].open["EUR"]["AmountMismatch"].ageing
+
+    assert ages(raised + timedelta(hours=1)) == {"0-1": 1, "2-7": 0, "8-30": 0, "30+": 0}
+    assert ages(AT) == {"0-1": 0, "2-7": 0, "8-30": 1, "30+": 0}
