@@ -29,6 +29,10 @@ class Core(Protocol):
         """What has to be added to an offset of the input for its place in the log."""
 
     @property
+    def discrepancies_wait(self) -> bool:
+        """There are some that no batch has taken yet."""
+
+    @property
     def open_items(self) -> int: ...
     @property
     def settled_items(self) -> int: ...

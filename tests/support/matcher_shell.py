@@ -42,6 +42,7 @@ class CountingCore:
 
     version = 1
     offset_base = 0
+    discrepancies_wait = False
     run = None
 
     def __init__(self, partition: int) -> None:

@@ -134,6 +134,11 @@ class Core:
         return len(self._state.cells) - self._state.settled_items
 
     @property
+    def discrepancies_wait(self) -> bool:
+        """There are some that no batch has taken yet."""
+        return bool(self._state.changes.discrepancies)
+
+    @property
     def state_bytes(self) -> int:
         """Memory that the cells take, about."""
         waiting = self._state.waiting_items

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -58,12 +59,38 @@ class Pace:
     loaded_interval_s: float
     commits_per_second_max: int
 
-    def wait_s(self, slot: Slot, slots: Iterable[Slot]) -> float:
-        """Seconds between two transactions of `slot`: short when there is little to do, longer under load."""
+    def wait_s(self, slot: Slot, slots: Iterable[Slot], begun: "Recent") -> float:
+        """Seconds between two transactions of `slot`: short when there is little to do, longer under load.
+
+        A discrepancy is somebody's alarm and goes first, while there are few: half of the transactions are kept for it,
+        and the others wait accordingly.
+        """
         if slot.lag > LOADED_LAG_RECORDS:
             return self.loaded_interval_s
         busy = sum(1 for other in slots if other.partition is not None and other.partition.pending)
-        return max(self.interval_s, busy / self.commits_per_second_max)
+        shared_s = busy / self.commits_per_second_max
+        if shared_s <= self.interval_s:
+            return self.interval_s
+        assert slot.partition is not None, "only what was applied is committed"
+        if not slot.partition.core.discrepancies_wait:
+            return 2 * shared_s
+        return self.interval_s if begun.in_last_second() < self.commits_per_second_max else shared_s
+
+
+class Recent:
+    """When transactions of this process began."""
+
+    def __init__(self) -> None:
+        self._at_s: deque[float] = deque()
+
+    def add(self, at_s: float) -> None:
+        self._at_s.append(at_s)
+
+    def in_last_second(self) -> int:
+        since_s = time.monotonic() - 1
+        while self._at_s and self._at_s[0] < since_s:
+            self._at_s.popleft()
+        return len(self._at_s)
 
 
 def end_if_cancelled() -> None:
@@ -82,6 +109,7 @@ class Commits:
         self._log = log
         self._meter = meter
         self._snapshot_begins: dict[int, int] = {}
+        self._begun = Recent()
 
     async def run(
         self, slot: Slot, partition: Partition, transactions: Transactions, resume: Callable[[], None]
@@ -103,6 +131,7 @@ class Commits:
             batch = partition.collect(now_s)
             if batch is not None:
                 begun_s = now_s
+                self._begun.add(now_s)
                 await self._commit(slot, batch, transactions)
                 touch_s = time.monotonic() + QUIET_S
                 if slot.throttled and partition.pending_records <= PENDING_RECORDS_MAX // 2:
@@ -132,7 +161,7 @@ class Commits:
 
     def _due_s(self, slot: Slot, partition: Partition, begun_s: float) -> float | None:
         if partition.position > partition.collected or partition.slicing:
-            return begun_s + self._pace.wait_s(slot, self._slots.values())
+            return begun_s + self._pace.wait_s(slot, self._slots.values(), self._begun)
         if partition.progress_waits:
             return partition.progress_due_s
         return None
