@@ -1,11 +1,13 @@
 """A network that is cut, slow, torn and lossy between the services and Kafka, PostgreSQL and the receivers of webhooks.
 
-All of it goes through toxiproxy; what the test itself asks Kafka goes through it, too, once it is healthy again.
+All of it goes through toxiproxy, and through a proxy of our own where answers to commits alone are lost; what the test
+itself asks Kafka goes through it, too, once it is healthy again.
 """
 
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from shared.kafka.settings import KafkaSettings
 from tests.support import servers
 from tests.support.drill import Drill, drill, topics_on
+from tests.support.kafka_proxy import END_TXN, KafkaProxy
 from tests.support.toxiproxy import Toxiproxy, toxiproxy
 from tieout.local.kafka_jvm import JvmKafka, fetch_jars
 from tieout.local.places import free_ports
@@ -39,15 +42,28 @@ def proxies() -> Iterator[Toxiproxy]:
 
 
 @pytest.fixture
-async def far_kafka(proxies: Toxiproxy, tmp_path: Path) -> AsyncIterator[KafkaSettings]:
-    """A broker that tells its clients the address of the proxy, and no other."""
+async def far_broker(tmp_path: Path) -> tuple[JvmKafka, int]:
+    """A broker, not started yet, that tells its clients the address of a proxy and no other; and the proxy's port."""
     (listen,) = free_ports(1)
     broker = JvmKafka(tmp_path / "kafka", {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{listen}"})
     jars = await asyncio.to_thread(fetch_jars)
     broker.data_dir.mkdir(parents=True)
     broker._ports = free_ports(2)
     await asyncio.to_thread(broker._format, jars)
+    return broker, listen
+
+
+@pytest.fixture
+async def far_kafka(far_broker: tuple[JvmKafka, int], proxies: Toxiproxy) -> AsyncIterator[KafkaSettings]:
+    """Kafka behind toxiproxy."""
+    broker, listen = far_broker
     await asyncio.to_thread(proxies.proxy, KAFKA, listen, broker._ports[0])
+    async with _started(broker, listen) as kafka:
+        yield kafka
+
+
+@asynccontextmanager
+async def _started(broker: JvmKafka, listen: int) -> AsyncIterator[KafkaSettings]:
     await asyncio.to_thread(broker.start)
     with servers.remembered(broker.pid):
         kafka = KafkaSettings.local(f"127.0.0.1:{listen}", topic_prefix=f"n{uuid.uuid4().hex[:8]}.")
@@ -80,9 +96,7 @@ async def test_toxics_between_services_and_kafka(
     await drill("kafka-toxics", far_kafka, database_url, breaking, seconds=90, settle_s=240)
 
 
-async def test_replies_of_commits_that_never_come(
-    far_kafka: KafkaSettings, proxies: Toxiproxy, database_url: str
-) -> None:
+async def test_replies_that_never_come(far_kafka: KafkaSettings, proxies: Toxiproxy, database_url: str) -> None:
     """Requests get through, answers do not, and then the connection ends."""
 
     async def breaking(made: Drill) -> None:
@@ -93,6 +107,26 @@ async def test_replies_of_commits_that_never_come(
             await made.recovered("replies lost", timeout_s=180)
 
     await drill("lost-replies", far_kafka, database_url, breaking, seconds=60, settle_s=240)
+
+
+async def test_commits_whose_replies_never_come(far_broker: tuple[JvmKafka, int], database_url: str) -> None:
+    """Kafka has ended the transaction and the matcher is not told: neither to repeat nor to forget it is right."""
+    broker, listen = far_broker
+    proxy = KafkaProxy(broker._ports[0])
+
+    async def breaking(made: Drill) -> None:
+        await made.until_sent(0.05)
+        for number in range(12):
+            before = proxy.lost
+            with proxy.losing(END_TXN, chance=(0.2, 0.5, 1.0)[number % 3]):
+                while proxy.lost < before + 4:  # noqa: ASYNC110 - the proxy is watched from outside
+                    await asyncio.sleep(0.02)
+            await made.recovered("replies of commits lost", timeout_s=180)
+        made.notes["commits without reply"] = proxy.lost
+        made.notes["beside commits with one"] = proxy.passed
+
+    async with proxy.listening(listen), _started(broker, listen) as kafka:
+        await drill("lost-commit-replies", kafka, database_url, breaking, seconds=60, settle_s=240)
 
 
 @pytest.mark.usefixtures("real_kafka", "topics")
