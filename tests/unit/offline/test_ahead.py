@@ -293,6 +293,49 @@ def test_pairs_that_agree_are_settled_ahead_of_the_core(tmp_path: Path) -> None:
     assert both([path], packs_of([rule()])) == 72
 
 
+def one_event(source: str, minute: int, **more: Any) -> bytes:
+    event = {
+        "source": source,
+        "type": "payment.made",
+        "id": f"{source}-{minute}",
+        "record": source,
+        "occurred_at": (START + timedelta(minutes=minute)).isoformat(),
+        "amount": "1.00",
+        "currency": "EUR",
+        "refs": {"p": "k"},
+    }
+    return json.dumps({**event, **more}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("minute", [0, 30])
+def test_a_record_that_is_also_seen_without_a_key_is_for_the_core(minute: int, tmp_path: Path) -> None:
+    """Its group without a key is withdrawn, which only who has seen both can tell."""
+    path = tmp_path / "events.jsonl"
+    pair = one_event("ledger", 10) + one_event("stripe", 20)
+    path.write_bytes(pair)
+    assert both([path], packs_of([rule()])) == 2
+    path.write_bytes(pair + one_event("ledger", minute, id="other", refs={}))
+    assert both([path], packs_of([rule()])) == 0
+
+
+def test_lines_are_complained_about_in_the_order_in_which_the_core_would_meet_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is no event follows the one before it, also at the beginning of a block."""
+    monkeypatch.setattr(ahead, "BLOCK_BYTES", 1)
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_bytes(one_event("ledger", 5) + b"{broken\n" + one_event("ledger", 9, currency="QQQ"))
+    second.write_bytes(one_event("stripe", 2, currency="QQQ") + b"{broken\n" + one_event("stripe", 7))
+    assert both([first, second], packs_of([rule()])) == 2
+    (told, *_), _ = said([first, second], packs_of([rule()]), 0)
+    assert [line.split("/")[-1].split(" refused")[0] for line in told] == [
+        "second.jsonl:1:",
+        "second.jsonl:2:",
+        "first.jsonl:2:",
+        "first.jsonl:3:",
+    ]
+
+
 def test_several_processes_find_the_pairs_that_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads some of the blocks, and the sides of a pair stand in different files."""
     monkeypatch.setattr(readers, "TOGETHER_BYTES_MIN", 0)
