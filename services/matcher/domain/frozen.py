@@ -32,7 +32,7 @@ class Freezing:
     restored_pairs_max: int = 50_000
     """The same while they are restored: what fitted into memory before a restart does so after it."""
     block_pairs: int = 256
-    """More would hardly be smaller, and to look one up all are read (60 us)."""
+    """More would hardly be smaller, and to look one up all are read (30 us)."""
     blocks_at_once: int = 8
     """Of each partition, between two polls: 2 ms."""
 
