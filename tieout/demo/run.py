@@ -3,6 +3,8 @@
 import asyncio
 import json
 import secrets
+import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -177,6 +179,8 @@ class Demo:
 
     def _show_addresses(self, stack: Stack, *, stay: bool) -> None:
         key = self._keys["owner"]
+        # `make demo` has not put `tieout` on the reader's PATH.
+        command = "tieout" if shutil.which("tieout") else sys.argv[0]
         lines = [
             "",
             f"Web page       {stack.alerts_url}/   (sign in with the key below)",
@@ -186,9 +190,9 @@ class Demo:
             "",
             "Try next:" if stay else "Try next, with `tieout demo` still running:",
             f"  export TIEOUT_API_URL={stack.alerts_url} TIEOUT_API_KEY={key}",
-            "  tieout discrepancies list --state raised",
-            "  tieout runs list",
-            "  tieout discrepancies export --format csv > open.csv",
+            f"  {command} discrepancies list --state raised",
+            f"  {command} runs list",
+            f"  {command} discrepancies export --format csv > open.csv",
         ]
         for line in lines:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
