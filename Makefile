@@ -8,7 +8,7 @@ ENGINE ?= docker
 COMPOSE ?= docker compose --file deploy/compose/compose.yaml $(addprefix --profile ,$(PROFILES))
 
 .DEFAULT_GOAL := help
-.PHONY: help install native demo up down images test test-containers check format lock docs bench bench-peers clean
+.PHONY: help install native demo up down images test test-containers check format lock docs bench bench-all bench-peers clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,9 @@ bench: install   ## the matcher against the pass-through limit, on its own broke
 
 bench-peers: install ## the matcher beside Kafka Streams and Quix Streams, same legs, same broker (Java, Maven)
 	@$(BIN)/python bench/peers/run.py
+
+bench-all: install ## every benchmark one after the other, and their plots (about 40 minutes on a quiet machine)
+	@$(BIN)/python bench/full.py && $(BIN)/uv run --no-project bench/plots.py
 
 lock: install    ## resolve the locks anew
 	@$(BIN)/python -m tieout.locks

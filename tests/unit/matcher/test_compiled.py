@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.matcher.adapters.results import in_json
 from services.matcher.domain.compiled import BUILT, pair_as_json
 from services.matcher.domain.core import Core
+from services.matcher.domain.frozen import Freezing
 from services.matcher.use_cases.partition import Partition, Policy
 from shared.contracts.leg import Leg, encode_leg_record
 from shared.contracts.matched_pair import PairWords, encode_pair, encode_words
@@ -26,6 +27,7 @@ if not BUILT:
 pytestmark = pytest.mark.skipif(not BUILT, reason="the compiled core is not built: `make native` needs a C compiler")
 
 POLICY = Policy(1 << 40, 1 << 20, 1.0)
+FREEZING = Freezing(recent_pairs=2, block_pairs=3)
 
 
 class Record(NamedTuple):
@@ -37,12 +39,14 @@ class Record(NamedTuple):
 
 def applied(records: list[Record], cuts: list[int], *, compiled: bool) -> tuple[Any, ...]:
     """Everything that can be seen of a partition that applied records and was collected at `cuts`."""
-    core = Core(0, compiled=compiled)
+    core = Core(0, compiled=compiled, freezing=FREEZING)
     partition = Partition(0, core, POLICY, 0)
     batches = []
     for begin, end in zip([0, *cuts], [*cuts, len(records)], strict=True):
         partition.apply(records[begin:end])
         batches.append(partition.collect(0.0))
+        while core.freeze():
+            pass
     return (
         msgspec.msgpack.encode([batch.changes for batch in batches if batch is not None]),
         [(batch.next_offset, batch.records, batch.kinds, batch.contexts) for batch in batches if batch is not None],
