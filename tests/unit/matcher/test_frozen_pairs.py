@@ -195,18 +195,37 @@ def test_a_correction_finds_a_frozen_pair_and_leaves_the_others_frozen(amount: s
     assert frozen_in(core) == 11
 
 
-def test_frozen_pairs_are_forgotten_when_they_are_due_each_at_its_time() -> None:
-    """Also where a block holds pairs that are due at different times, and one that was asked for."""
-    core, rule = settled(4, Freezing(recent_pairs=0, block_pairs=4), keep="48h", deadline="1h")
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1)])
+def test_frozen_pairs_are_forgotten_when_they_are_due_each_at_its_time(order: tuple[int, ...]) -> None:
+    """In whatever order they settled while one inbox partition lagged; also one that was asked for."""
+    rule, core = rule_of(1, keep="48h", deadline="1h"), Core(0, freezing=Freezing(recent_pairs=0, block_pairs=4))
+    lagging = [(b"", rule), (b"", Tick(0, 2, START)), (b"", Tick(1, 2, START))]
+    drive(core, lagging + [entry for number in order for entry in pairs(rule, 1, number, number)])
+    core.freeze()
     assert frozen_in(core) == 4
     drive(core, [(key_of(2), leg(rule, 0, HOUR_MS))], 100)  # comes again, and changes nothing
+    assert frozen_in(core) == 3
     gone = []
     for at_ms in range(5):
-        changes = drive(core, [(b"", Tick(0, 1, START + 48 * HOUR_MS + at_ms))], 101 + at_ms)
-        gone.append([key for key, value in changes.state if value == b""])
+        due = [(b"", Tick(inbox, 2, START + 48 * HOUR_MS + at_ms)) for inbox in (0, 1)]
+        gone.append([key for key, value in drive(core, due, 101 + at_ms).state if value == b""])
 
     assert gone == [[], [key_of(0)], [key_of(1)], [key_of(2)], [key_of(3)]]
     assert (core.settled_items, core.state_bytes) == (0, 0)
+
+
+def test_a_pair_that_is_corrected_just_before_it_is_due_is_not_forgotten_with_its_block() -> None:
+    """Its block had begun to be forgotten."""
+    core, rule = settled(4, Freezing(recent_pairs=0, block_pairs=4), keep="48h")
+    due_ms = 48 * HOUR_MS
+    changes = drive(
+        core, [(b"", Tick(0, 1, START + due_ms + 1)), (key_of(3), leg(rule, 1, due_ms + 1, "-2", "99.00"))], 100
+    )
+    assert [key for key, value in changes.state if value == b""] == [key_of(0)]
+    drive(core, [(b"", Tick(0, 1, START + due_ms + 100))], 102)
+
+    assert list(core._state.cells) == [key_of(3)]
+    assert (core.open_items, core.settled_items) == (1, 0)
 
 
 def test_a_restore_freezes_what_is_too_much() -> None:
