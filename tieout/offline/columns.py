@@ -376,15 +376,15 @@ def _legs_of_side(
     return legs
 
 
-_PLAIN_AMOUNTS = re.compile(r"(?:[0-9]{1,18}+(?:\.[0-9]{1,18}+)?+(?:\n|\Z))*+", re.ASCII)
+_PLAIN_AMOUNTS = re.compile(r"(?:[0-9]{1,18}+(?:\.[0-9]{1,18}+)?+\n)*+", re.ASCII)
 
 
 def _are_plain_amounts(amounts: list[str | None]) -> bool:
     """Tell whether these are amounts that `is_plain_amount` says are plain, all of them."""
     if None in amounts:
         return False
-    text = "\n".join(amounts)  # type: ignore[arg-type]  # none is None
-    return text.count("\n") == max(len(amounts) - 1, 0) and _PLAIN_AMOUNTS.fullmatch(text) is not None
+    text = "\n".join([*amounts, ""])  # type: ignore[list-item]  # none is None
+    return text.count("\n") == len(amounts) and _PLAIN_AMOUNTS.fullmatch(text) is not None
 
 
 BLOCK_BYTES = 250_000

@@ -336,6 +336,27 @@ def test_lines_are_complained_about_in_the_order_in_which_the_core_would_meet_th
     ]
 
 
+@pytest.mark.parametrize(
+    "amount", ["", "\n", "1.00\n", "1\n2", ".5", "1.", "+1", "1e3", "\u0661", "1" * 39, "-1.00", None]
+)
+@pytest.mark.parametrize("is_last", [True, False])
+def test_an_amount_that_is_not_plain_is_for_the_contract(amount: str | None, is_last: bool, tmp_path: Path) -> None:
+    """Wherever it stands in its block; a missing one is for the core."""
+    path = tmp_path / "events.jsonl"
+    rows = [one_event("stripe", 1), one_event("ledger", 2, amount=amount)]
+    path.write_bytes(b"".join(rows if is_last else reversed(rows)))
+    assert both([path], packs_of([rule()])) == 0
+
+
+def test_as_many_events_as_lines_are_no_proof_that_each_line_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    broken = one_event("ledger", 3).replace(b'"refs": ', b'"refs":\n')
+    path.write_bytes(one_event("ledger", 1).strip() + one_event("stripe", 2) + broken)
+    assert both([path], packs_of([rule()])) == 0
+    told = said([path], packs_of([rule()]), 0)[0][0]
+    assert [line.split("/")[-1].split(" refused")[0] for line in told] == [f"events.jsonl:{n}:" for n in (1, 2, 3)]
+
+
 def test_several_processes_find_the_pairs_that_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads some of the blocks, and the sides of a pair stand in different files."""
     monkeypatch.setattr(readers, "TOGETHER_BYTES_MIN", 0)
