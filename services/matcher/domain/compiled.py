@@ -35,7 +35,7 @@ _writer: Any = _native.Writer(_digest, decimals_of, NAMESPACE.bytes) if BUILT el
 
 def pair_as_json(value: bytes) -> bytes | None:
     """Return the item of a `MatchedPair` as JSON; None where Python has to write it, or it is not built."""
-    return _writer.write(value) if BUILT else None  # type: ignore[no-any-return]
+    return _writer.write(value) if BUILT else None
 
 
 def make_runner(core: "Core", state: State, clock_entry: bytes) -> Any:
