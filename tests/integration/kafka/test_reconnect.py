@@ -126,6 +126,7 @@ async def test_metadata_are_asked_for_as_soon_as_wanted_and_not_without_pause(mo
     async def answer(*_: object) -> bool:
         nonlocal asked
         asked += 1
+        await asyncio.sleep(0)
         return True
 
     monkeypatch.setattr(aiokafka.client.AIOKafkaClient, "_metadata_update", answer)
