@@ -214,5 +214,7 @@ def _said(make: Callable[[], PostedEvent]) -> PostedEvent | tuple[str | None, st
 @given(st.fixed_dictionaries(BUILT), st.sets(st.sampled_from(sorted(BUILT)), max_size=2))
 def test_what_a_mapping_built_is_held_to_the_contract_of_what_is_posted(fields: dict[str, Any], odd: set[str]) -> None:
     """The short way and the way of posted events say the same of every event, in the same words."""
-    row = GOOD | {name: fields[name] for name in odd}
+    said = GOOD | {name: fields[name] for name in odd}
+    # Of two breaches the first is named, in the order in which the fields stand.
+    row = {name: said[name] for name in PostedEvent.__struct_fields__ if name in said}
     assert _said(lambda: checked(PostedEvent(**row))) == _said(lambda: convert_posted(row))
