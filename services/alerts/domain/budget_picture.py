@@ -95,7 +95,7 @@ def draw(state: State, rows: Sequence[Recorded], now: datetime) -> str:
     )
     description = (
         f"Of a total of {_money(state.budget.total, currency)} {currency}, {_money(state.remaining, currency)} {currency} remain. "
-        f"{len(rows)} reconciliations from {drawn[0].at:%Y-%m-%d} to {drawn[-1].at:%Y-%m-%d}."
+        f"{len(rows)} {'reconciliation' if len(rows) == 1 else 'reconciliations'} from {drawn[0].at:%Y-%m-%d} to {drawn[-1].at:%Y-%m-%d}."
     )
     thinned = _thinned(drawn, scale)
     parts = [

@@ -147,7 +147,7 @@ function rows(found) {
   const cell = (text) => h("td", { class: "amount" }, amount(text, true).replace(/^\+/, ""));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Last reconciliations" },
     h("table", { class: "budget-rows" },
-      h("caption", { class: "hint" }, `The last ${found.length} reconciliations, newest first`),
+      h("caption", { class: "hint" }, found.length === 1 ? "The last reconciliation" : `The last ${found.length} reconciliations, newest first`),
       h("thead", {}, h("tr", {}, head("When"), head("Before", true), head("Adjusted", true), head("After", true), head("Tracked", true), head("Plug", true), head("Why"), head("Who"))),
       h("tbody", {}, found.map((one) => h("tr", {},
         h("td", {}, timeElement(one.created_at)), cell(one.budget_before), cell(one.manual_adjustment), cell(one.budget_after),
