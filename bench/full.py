@@ -25,6 +25,7 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "legs-latency": ((*TIEOUT, "legs-latency"), {}),
     "latency at 500": ((*TIEOUT, "latency"), {}),
     "latency at 2,000": ((*TIEOUT, "latency", "--events-per-second", "2000", "--seconds", "40"), {}),
+    "restart": ((*TIEOUT, "restart"), {}),
     "restore": ((*TIEOUT, "restore"), {}),
     "normaliser": ((*TIEOUT, "normaliser"), {}),
     "ingest": ((*TIEOUT, "ingest"), {}),

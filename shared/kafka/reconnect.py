@@ -20,13 +20,15 @@ import structlog
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import KafkaError
 
+from shared.kafka.coordinator import Coordinator
+
 # As `reconnect.backoff.ms` and `reconnect.backoff.max.ms` of the Java client are by default, with its jitter.
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 1.0
 JITTER = 0.2
-METADATA_BURST = 5
+METADATA_BURST = 20
 """Requests for metadata that follow each other at once, as at a start."""
-METADATA_WINDOW_S = 0.5
+METADATA_WINDOW_S = 2.0
 """In which there are no more than those: leaders that are being elected are found as soon as with the Java client."""
 
 log = structlog.get_logger(__name__)
@@ -142,7 +144,11 @@ def _tell_back(address: str) -> None:
 
 
 def calm_reconnects() -> None:
-    """Have every client that is made from now on be a `Client`: aiokafka lets nobody choose, nor does FastStream."""
+    """Have every client that is made from now on be a `Client`, and every member of a group a `Coordinator`.
+
+    aiokafka lets nobody choose, nor does FastStream.
+    """
     aiokafka.admin.client.AIOKafkaClient = Client
     aiokafka.consumer.consumer.AIOKafkaClient = Client
     aiokafka.producer.producer.AIOKafkaClient = Client
+    aiokafka.consumer.consumer.GroupCoordinator = Coordinator

@@ -29,7 +29,7 @@ SCALE = float(os.environ.get("TIEOUT_FAULTS_SCALE", "1"))
 RESULTS = os.environ.get("TIEOUT_FAULTS_RESULTS")
 """A file to which every drill adds a line of JSON: the figures of the table in docs/proof.md."""
 DEADLINE_S = 15.0
-SETTLE_S = 150.0
+SETTLE_S = float(os.environ.get("TIEOUT_FAULTS_SETTLE_S", "150"))
 """From the end of the stream: deadlines, time-outs of the last fault, and two busy cores."""
 PARTITIONS = 4
 INBOX_PARTITIONS = 2

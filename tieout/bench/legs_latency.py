@@ -36,6 +36,7 @@ SECOND_LEG_AFTER_WINDOWS = 50
 TICK_WINDOWS = 20
 WARM_UP_S = 5.0
 READY_TIMEOUT_S = 60.0
+LOOK_S = 0.01
 DRAIN_TIMEOUT_S = 30.0
 AMOUNTS = ("120.50", "120.51")
 GOALS_MS = {"p50": 30, "p99": 80}
@@ -51,8 +52,8 @@ async def bench(legs_per_second: int = 5_000, seconds: int = 20, differing_perce
     observed = Observed()
     async with own_kafka() as kafka:
         await apply_topics(kafka)
-        legs = _Legs(kafka, observed, legs_per_second, differing_percent)
-        async with _matcher(kafka), following(kafka, observed.see):
+        legs = Legs(kafka, observed, legs_per_second, differing_percent)
+        async with matcher(kafka), following(kafka, observed.see):
             say(f"{legs_per_second} legs per second for {seconds} s, {differing_percent} % of the payments differ")
             await legs.write(seconds)
             await _drained(observed)
@@ -72,7 +73,7 @@ async def bench(legs_per_second: int = 5_000, seconds: int = 20, differing_perce
     }
 
 
-class _Legs:
+class Legs:
     """The log that ingest would write."""
 
     def __init__(self, kafka: KafkaSettings, observed: Observed, legs_per_second: int, differing_percent: int) -> None:
@@ -162,21 +163,26 @@ def _now_ms() -> int:
 
 
 @asynccontextmanager
-async def _matcher(kafka: KafkaSettings) -> AsyncIterator[None]:
+async def matcher(kafka: KafkaSettings, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A matcher as a process, from the moment at which all its partitions are active."""
     (port,) = free_ports(1)
-    variables = {
-        **os.environ,
-        "TIEOUT_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "TIEOUT_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
-        "TIEOUT_HTTP_PORT": str(port),
-        "TIEOUT_LOG_LEVEL": "warning",
-    }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.matcher", env=variables, stderr=subprocess.DEVNULL
+        sys.executable,
+        "-m",
+        "services.matcher",
+        env={
+            **os.environ,
+            "TIEOUT_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "TIEOUT_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
+            "TIEOUT_HTTP_PORT": str(port),
+            "TIEOUT_LOG_LEVEL": "warning",
+            **variables,
+        },
+        stderr=subprocess.DEVNULL,
     )
     try:
         await _ready(port)
-        yield
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -191,7 +197,7 @@ async def _ready(port: int) -> None:
                 status, _ = await one.ask(b"GET /health/ready HTTP/1.1\r\nHost: bench\r\n\r\n")
             if status == 200:
                 return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(LOOK_S)
     raise NotAnswered(f"the matcher was not ready within {READY_TIMEOUT_S:g} s")
 
 

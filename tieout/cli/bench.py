@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("matcher", epilog="Example: tieout bench matcher --json")(bench_matcher)
     group.command("restore", epilog="Example: tieout bench restore --items 5000000 --json")(bench_restore)
+    group.command("restart", epilog="Example: tieout bench restart --kills 5 --json")(bench_restart)
     group.command("memory", epilog="Example: tieout bench memory --items 100000 --items 10000000 --json")(bench_memory)
     group.command("normaliser", epilog="Example: tieout bench normaliser --json")(bench_normaliser)
     group.command("ingest", epilog="Example: tieout bench ingest --json")(bench_ingest)
@@ -140,6 +141,19 @@ def bench_latency(
     from tieout.bench.latency import bench, show
 
     show(asyncio.run(bench(events_per_second, seconds, differing_percent, events_per_request)), as_json=as_json)
+
+
+def bench_restart(
+    kills: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    as_json: JSON = False,
+) -> None:
+    """Time from the kill -9 of a matcher with little state to all partitions active, started again at once.
+
+    It starts a broker of its own (Java and Maven).
+    """
+    from tieout.bench.restart import bench, show
+
+    show(asyncio.run(bench(kills)), as_json=as_json)
 
 
 def bench_legs_latency(
