@@ -52,6 +52,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no types
         except TimeoutError:
             # The parent counts a poll as under way until it ends by itself, and with it this member as busy.
             self._subscription._fetch_count -= 1  # noqa: SLF001
+            self._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
             self._refuse_long_rebalance()
             return {}
         self._unassigned_s = None

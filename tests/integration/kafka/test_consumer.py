@@ -1,11 +1,11 @@
 """The consumer of the client factory on a real broker."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import CommitFailedError, KafkaTimeoutError
 
 from shared.kafka import consumer as consumer_module
 from shared.kafka.client import consumer, producer
@@ -68,6 +68,68 @@ async def test_a_poll_that_comes_upon_a_rebalance_lets_it_through(
     finally:
         await reader.stop()
         await writer.stop()
+
+
+class _Counts(ConsumerRebalanceListener):
+    """Gives its partitions up when it may."""
+
+    def __init__(self) -> None:
+        self.assignments = 0
+        self.asked = asyncio.Event()
+        self.may_give_up = asyncio.Event()
+        self.may_give_up.set()
+
+    async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
+        self.asked.set()
+        await self.may_give_up.wait()
+
+    async def on_partitions_assigned(self, _: Iterable[TopicPartition]) -> None:
+        self.assignments += 1
+
+
+@pytest.mark.kafka
+async def test_a_commit_while_the_group_rebalances_does_not_begin_another_rebalance(
+    real_kafka: object, kafka_settings: KafkaSettings, topics: Topics
+) -> None:
+    """Sent behind the request to join, it was refused for its old generation, and the member joined again.
+
+    A matcher that commits every five seconds never came back where a rebalance takes longer than that.
+    """
+    mine, peers = _Counts(), _Counts()
+    options = {"group": f"{kafka_settings.topic_prefix}g", "heartbeat_interval_ms": 200}
+    reader, peer = (consumer(kafka_settings, auto_offset_reset="earliest", **options) for _ in range(2))
+    reader.subscribe([topics.inbox], listener=mine)
+    peer.subscribe([topics.inbox], listener=peers)
+
+    async def polled(until: Callable[[], bool]) -> None:
+        while not until():
+            await asyncio.gather(reader.getmany(timeout_ms=50), peer.getmany(timeout_ms=50))
+
+    def both_have_theirs() -> bool:
+        return sorted(len(one.assignment()) for one in (reader, peer)) == [1, 1]
+
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.gather(reader.start(), peer.start())
+            await polled(both_have_theirs)
+            before = reader._coordinator.generation
+            joins = mine.assignments
+            peers.asked.clear()
+            peers.may_give_up.clear()
+            reader._coordinator.request_rejoin()
+            await polled(peers.asked.is_set)  # so the broker has the reader's request to join, and waits for the peer's
+            place = next(iter(reader.assignment()))
+            late = asyncio.create_task(reader.commit({place: 1}))
+            await asyncio.wait([late], timeout=0.1)
+            peers.may_give_up.set()
+            await polled(lambda: mine.assignments > joins)
+            with pytest.raises(CommitFailedError):
+                await late
+            await polled(lambda: not reader._coordinator._rejoin_needed_fut.done())
+            await reader.commit({next(iter(reader.assignment())): 1})
+            assert (reader._coordinator.generation, mine.assignments) == (before + 1, joins + 1)
+    finally:
+        await asyncio.gather(reader.stop(), peer.stop())
 
 
 @pytest.mark.kafka
