@@ -5,16 +5,10 @@ from typing import Annotated
 
 import typer
 
-from shared.errors import DependencyAway
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("up", epilog="Example: tieout up --org acme --rules shared/packs/billing/rules.yaml")(up)
-
-
-class ServiceEnded(DependencyAway):
-    """A service ended by itself while it should run."""
 
 
 def up(
@@ -31,14 +25,12 @@ def up(
 
 
 async def _up(kafka: str, postgres: str, org: str, rules: Path | None, data: Path) -> None:
-    import asyncio
-    from contextlib import suppress
-
     from shared.kafka.settings import KafkaSettings
     from shared.rules.load import load_rules
     from tieout.local.access import create_access, has_keys
     from tieout.local.choose import choose_kafka, choose_postgres
     from tieout.local.processes import ended_by_signals, print_line
+    from tieout.local.restarts import run_until_asked
     from tieout.local.stack import Ports, Wanted, billing_pack, put_in_force, running_stack
 
     file = load_rules(rules) if rules else billing_pack()
@@ -65,18 +57,7 @@ async def _up(kafka: str, postgres: str, org: str, rules: Path | None, data: Pat
             f"  export TIEOUT_API_URL={stack.alerts_url} TIEOUT_KAFKA_BOOTSTRAP_SERVERS={stack.kafka.bootstrap_servers}"
         )
         say(f"  export TIEOUT_DATABASE_URL={_without_password(stack.database_url)}\nCtrl-C ends everything.")
-        ended = asyncio.create_task(stack.processes.first_to_end())
-        stop = asyncio.create_task(asked.wait())
-        await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not asked.is_set():
-            child = ended.result()
-            raise ServiceEnded(
-                f"{child.name} ended with exit code {child.exit_code}; its last lines are above. The others are ended too."
-            )
-        ended.cancel()
-        with suppress(asyncio.CancelledError):
-            await ended
+        await run_until_asked(asked, stack.processes, say)
 
 
 def _without_password(url: str) -> str:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from tieout.demo.stream import Stream
 from tieout.local.choose import choose_kafka, choose_postgres
 from tieout.local.follow import following
 from tieout.local.processes import ended_by_signals
+from tieout.local.restarts import run_until_asked
 from tieout.local.stack import Ports, Stack, Wanted, billing_pack, put_in_force, running_stack
 
 ORG = "acme"
@@ -78,14 +79,8 @@ class Demo:
             Receiver() as receiver,
             running_stack(wanted, self._prepare, self.say, self._show) as stack,
         ):
-            work = asyncio.create_task(self._work(stack, receiver, secret, stay=not leave))
-            stop = asyncio.create_task(asked.wait())
-            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-            if not work.done():
-                work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+            work = self._work(stack, receiver, secret, stay=not leave)
+            await run_until_asked(asked, stack.processes, self.say, work)
             self.say("stopping")
 
     async def _prepare(self, kafka: KafkaSettings, url: str) -> None:

@@ -36,6 +36,9 @@ class Child:
     """One running program; `lines` are the last that it wrote."""
 
     name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Added to ours."""
     process: asyncio.subprocess.Process
     lines: list[str]
     reader: "asyncio.Task[None] | None" = None
@@ -68,22 +71,21 @@ class Processes:
 
         Raises `LocalUnavailable` when the program does not exist.
         """
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-                start_new_session=True,
-                limit=LINE_BYTES_MAX,
-            )
-        except OSError as error:
-            raise LocalUnavailable(f"{name}: {command[0]} does not start: {error.strerror}") from error
-        child = Child(name, process, [])
+        child = Child(
+            name, tuple(command), dict(environment or {}), await _spawned(name, command, environment or {}), []
+        )
         self._children.append(child)
         child.reader = asyncio.create_task(self._read(child), name=f"lines of {name}")
         return child
+
+    async def restart(self, child: Child) -> None:
+        """Start what `child` is once more, in a new process; whatever is left of the old one is ended."""
+        _signal(child, signal.SIGKILL)
+        await child.process.wait()
+        await self._drained(child)
+        child.process = await _spawned(child.name, child.command, child.environment)
+        child.lines = []
+        child.reader = asyncio.create_task(self._read(child), name=f"lines of {child.name}")
 
     async def python(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
         """Start this same Python with `arguments`, such as `-m tieout matcher`."""
@@ -206,6 +208,21 @@ async def ended_by_signals() -> AsyncIterator[asyncio.Event]:
     finally:
         for which in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(which)
+
+
+async def _spawned(name: str, command: Sequence[str], added: Mapping[str, str]) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **added},
+            start_new_session=True,
+            limit=LINE_BYTES_MAX,
+        )
+    except OSError as error:
+        raise LocalUnavailable(f"{name}: {command[0]} does not start: {error.strerror}") from error
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
