@@ -92,7 +92,7 @@ def replay(
     engine = replayed.engine
     last = engine.last_revisions()
     shown = engine.revisions if all_revisions else last
-    explained = explain(last)
+    explained = explain(engine.revisions)
     if format_ is Format.TABLE:
         _print_table(shown, explained)
         if checks:

@@ -41,8 +41,6 @@ PEOPLES_COLUMNS: Mapping[str, frozenset[str]] = {
 }
 """What people did with a row that a topic made: no topic has it."""
 ONLY_ROWS: Mapping[str, str] = {
-    # Members that have closed stay for as long as others of their cluster are open: who was never seen open is none.
-    "cluster_members": "open",
     # A run that is not complete is computed again by itself.
     "runs": "completed_at IS NOT NULL",
 }

@@ -41,10 +41,11 @@ class Explained(NamedTuple):
         return line
 
 
-def explain(last_revisions: Sequence[Discrepancy]) -> Explained:
+def explain(revisions: Sequence[Discrepancy]) -> Explained:
     """Look at everything as it stands at the end of a replay."""
+    last = {found.id: found for found in revisions}
     return Explained(
-        near_misses=near_misses(last_revisions),
-        clusters=clusters(last_revisions),
-        revisions={found.id: found.revision for found in last_revisions},
+        near_misses=near_misses(last.values()),
+        clusters=clusters(revisions),
+        revisions={found.id: found.revision for found in last.values()},
     )

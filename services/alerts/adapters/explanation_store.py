@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
 from services.alerts.adapters.database import EVERY_ORG, Database
-from services.alerts.adapters.rows import Row, discrepancy_of, read_key
+from services.alerts.adapters.rows import Row, discrepancy_of, read_key, read_sides
 from services.alerts.domain.cluster import Member
 from services.alerts.domain.near_miss import CANDIDATES_MAX, NEAR_IN_TIME_MAX, LooseEnd, Rank, other_money
-from services.alerts.ports.explanations import Around, Changed, StoredEnd, StoredMember
+from services.alerts.ports.explanations import Around, Changed, Members, StoredEnd, StoredMember
 from shared.contracts.near_miss import Cluster, NearMiss
 from shared.likeness import like_amounts
 from shared.money import EXACT
@@ -37,8 +39,11 @@ SELECT discrepancy_id::text FROM taken GROUP BY 1 ORDER BY min(id)"""
 _CHANGED = """
 SELECT id::text, revision, state, status, org, rule, pack, type, severity, key::text, side, account, sides::text, duplicate,
        expected, actual, difference, currency, raised_at, resolved_at, resolution, expired, explanation, shadow,
-       cause, explained, unexplained, log_partition, log_offset, log_time
-FROM discrepancies WHERE id = ANY($1::uuid[])"""
+       cause, explained, unexplained, log_partition, log_offset, log_time,
+       CASE WHEN state <> 'raised' THEN (
+           SELECT r.sides::text FROM discrepancy_revisions r WHERE r.id = d.id AND r.state = 'raised'
+           ORDER BY r.log_offset DESC, r.revision DESC LIMIT 1) END AS raised_sides
+FROM discrepancies d WHERE id = ANY($1::uuid[])"""
 
 _COLUMNS = (
     "discrepancy_id", "org", "pack", "rule", "has", "lacks", "seeks", "source", "record", "key", "signature", "amount",
@@ -106,13 +111,23 @@ ON CONFLICT (discrepancy_id) DO UPDATE SET cause = EXCLUDED.cause, raised_at = E
     difference = EXCLUDED.difference, cluster_id = CASE WHEN EXCLUDED.open THEN cluster_members.cluster_id END"""
 _MEMBERS = """
 SELECT discrepancy_id::text, raised_at, open, difference FROM cluster_members WHERE org = $1 AND cause = $2
+AND raised_at >= (SELECT min(raised_at) FROM cluster_members WHERE org = $1 AND cause = $2 AND open)
 ORDER BY raised_at DESC, discrepancy_id LIMIT $3"""
+# Reads back in the order of the index, and stops at the first pause.
+_BEGAN = """
+SELECT raised_at FROM (
+    SELECT raised_at, raised_at - lead(raised_at) OVER (ORDER BY raised_at DESC) AS pause
+    FROM cluster_members WHERE org = $1 AND cause = $2 AND raised_at <= $3) AS back
+WHERE pause IS NULL OR pause > $4 ORDER BY raised_at DESC LIMIT 1"""
 _PUT_CLUSTER = """
 INSERT INTO clusters (id, org, cause, sentence, size, since) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (id) DO UPDATE SET sentence = EXCLUDED.sentence, size = EXCLUDED.size, since = EXCLUDED.since"""
 _JOIN_CLUSTER = """
 UPDATE cluster_members c SET cluster_id = m.cluster_id FROM unnest($1::uuid[], $2::uuid[]) AS m(id, cluster_id)
 WHERE c.discrepancy_id = m.id AND c.cluster_id IS DISTINCT FROM m.cluster_id"""
+_LEAVE_CLUSTER = """
+UPDATE cluster_members SET cluster_id = NULL
+WHERE org = $1 AND cause = $2 AND open AND cluster_id IS NOT NULL AND discrepancy_id <> ALL($3::uuid[])"""
 
 
 class PostgresExplanations:
@@ -149,14 +164,7 @@ class PostgresExplanationTransaction:
             )
 
     async def changed(self, ids: Collection[str]) -> list[Changed]:
-        return [
-            Changed(
-                found=discrepancy_of(row),
-                # What only a shadow has raised is nobody's near miss.
-                open=row["state"] == "raised" and row["status"] != "resolved" and not row["shadow"],
-            )
-            for row in await self._driver.fetch(_CHANGED, list(ids))
-        ]
+        return [_changed(row) for row in await self._driver.fetch(_CHANGED, list(ids))]
 
     async def ends(self, ids: Collection[str]) -> dict[str, StoredEnd]:
         return {row["discrepancy_id"]: _stored_end(row) for row in await self._driver.fetch(_ENDS, list(ids))}
@@ -217,8 +225,15 @@ class PostgresExplanationTransaction:
         if rows:
             await self._driver.executemany(_PUT_MEMBER, rows)
 
-    async def members(self, org: str, cause: str, limit: int) -> list[Member]:
-        return [_member(row) for row in await self._driver.fetch(_MEMBERS, org, cause, limit)]
+    async def drop_members(self, ids: Collection[str]) -> None:
+        if ids:
+            await self._driver.execute("DELETE FROM cluster_members WHERE discrepancy_id = ANY($1::uuid[])", list(ids))
+
+    async def members(self, org: str, cause: str, gap: timedelta, limit: int) -> Members:
+        members = [_member(row) for row in await self._driver.fetch(_MEMBERS, org, cause, limit)]
+        if not members:
+            return Members([], None)
+        return Members(members, await self._driver.fetchval(_BEGAN, org, cause, members[-1].raised_at, gap))
 
     async def write_clusters(
         self, org: str, cause: str, clusters: Sequence[Cluster], membership: Mapping[str, str | None]
@@ -234,10 +249,17 @@ class PostgresExplanationTransaction:
                 _PUT_CLUSTER, cluster.id, org, cause, cluster.sentence, cluster.size, cluster.since
             )
         await self._driver.execute(_JOIN_CLUSTER, list(membership), list(membership.values()))
+        await self._driver.execute(_LEAVE_CLUSTER, org, cause, list(membership))
 
-    async def drop_members(self, ids: Collection[str]) -> None:
-        if ids:
-            await self._driver.execute("DELETE FROM cluster_members WHERE discrepancy_id = ANY($1::uuid[])", list(ids))
+
+def _changed(row: Row) -> Changed:
+    found = discrepancy_of(row)
+    return Changed(
+        found=found,
+        # What only a shadow has raised is nobody's near miss.
+        open=row["state"] == "raised" and row["status"] != "resolved" and not row["shadow"],
+        raised=found if row["raised_sides"] is None else replace(found, sides=read_sides(row["raised_sides"])),
+    )
 
 
 def _stored_end(row: Row) -> StoredEnd:

@@ -20,7 +20,7 @@ class Row(Protocol):
 read_key = msgspec.json.Decoder(Key).decode
 read_item_sides = msgspec.json.Decoder(dict[str, ItemSide | None]).decode
 _read_facts = msgspec.json.Decoder(Facts).decode
-_read_sides = msgspec.json.Decoder(dict[str, SideEvidence | None]).decode
+read_sides = msgspec.json.Decoder(dict[str, SideEvidence | None]).decode
 _read_reasons = msgspec.json.Decoder(list[str]).decode
 _read_raised = msgspec.json.Decoder(list[ItemDiscrepancy]).decode
 
@@ -63,7 +63,7 @@ def discrepancy_of(row: Row) -> Discrepancy:
         key=read_key(row["key"]),
         side=row["side"],
         account=row["account"],
-        sides=_read_sides(row["sides"]),
+        sides=read_sides(row["sides"]),
         duplicate=row["duplicate"],
         expected=row["expected"],
         actual=row["actual"],

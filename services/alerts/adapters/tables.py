@@ -380,7 +380,8 @@ cluster_members = Table(
     Column("cluster_id", _Id),
     Index(None, "org", "cause", "raised_at"),
     Index(None, "org", "cluster_id"),
-    comment="the cause of every open discrepancy, and of those that closed while others of their cluster are open",
+    Index("cluster_members_open_idx", "org", "cause", "raised_at", postgresql_where=text("open")),
+    comment="the cause of every discrepancy, open or not, shadows apart",
 )
 
 sink_offsets = Table(

@@ -56,7 +56,7 @@ class Cause(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """A discrepancy of a cause; closed ones keep the name of a cluster that they began."""
+    """A discrepancy of a cause; what has closed still says where its group begins, and holds it together."""
 
     id: str
     raised_at: datetime
@@ -119,14 +119,21 @@ def member_of(found: Discrepancy, *, is_open: bool) -> Member:
     return Member(id=found.id, raised_at=found.raised_at, open=is_open, difference=difference)
 
 
-def groups(org: str, cause: Cause, members: Iterable[Member], size_min: int = CLUSTER_SIZE_MIN) -> list[Group]:
+def groups(
+    org: str, cause: Cause, members: Iterable[Member], size_min: int = CLUSTER_SIZE_MIN, began: datetime | None = None
+) -> list[Group]:
     """Return the members of one cause in groups of those raised close together, the oldest first.
 
     A cluster is named by organisation, cause and the first raise of its group, open or not: it keeps its name while
-    members come and go.
+    members come and go. `began` is the first raise of the oldest group where `members` does not reach so far back.
     """
+    bursts = _bursts(members, cause.gap)
+    begins = [burst[0].raised_at for burst in bursts]
+    if began is not None and begins:
+        begins[0] = began
     return [
-        Group(members=group, cluster=_cluster(org, cause, group, size_min)) for group in _bursts(members, cause.gap)
+        Group(members=burst, cluster=_cluster(org, cause, at, burst, size_min))
+        for at, burst in zip(begins, bursts, strict=True)
     ]
 
 
@@ -140,12 +147,12 @@ def _bursts(members: Iterable[Member], gap: timedelta) -> list[list[Member]]:
     return found
 
 
-def _cluster(org: str, cause: Cause, group: Sequence[Member], size_min: int) -> Cluster | None:
+def _cluster(org: str, cause: Cause, began: datetime, group: Sequence[Member], size_min: int) -> Cluster | None:
     is_open = [member for member in group if member.open]
     if len(is_open) < size_min:
         return None
     return Cluster(
-        id=str(uuid5(NAMESPACE, canonical([org, "cluster", cause.name, group[0].raised_at.isoformat()]).decode())),
+        id=str(uuid5(NAMESPACE, canonical([org, "cluster", cause.name, began.isoformat()]).decode())),
         sentence=_sentence(cause, is_open),
         size=len(is_open),
         since=is_open[0].raised_at,
@@ -189,14 +196,23 @@ def _each(members: Sequence[Member]) -> str:
     return f"each {differences.pop()} " if len(differences) == 1 else ""
 
 
-def clusters(discrepancies: Iterable[Discrepancy], size_min: int = CLUSTER_SIZE_MIN) -> dict[str, Cluster]:
-    """Return the cluster of every open discrepancy that belongs to one, by id; closed ones name those they began, shadows none."""
+def clusters(revisions: Iterable[Discrepancy], size_min: int = CLUSTER_SIZE_MIN) -> dict[str, Cluster]:
+    """Return the cluster of every open discrepancy that belongs to one, by id.
+
+    What has resolved is of the cause that it had when it was raised: its last evidence is of what put it right.
+    """
+    last: dict[str, Discrepancy] = {}
+    raised: dict[str, Discrepancy] = {}
+    for found in revisions:
+        last[found.id] = found
+        if found.state == "raised":
+            raised[found.id] = found
     by_cause: dict[tuple[str, str], list[Member]] = {}
-    for found in discrepancies:
-        if found.shadow:
-            continue
-        member = member_of(found, is_open=found.state == "raised")
-        by_cause.setdefault((found.org, cause_of(found).name), []).append(member)
+    for found in last.values():
+        if not found.shadow:
+            member = member_of(found, is_open=found.state == "raised")
+            cause = cause_of(raised.get(found.id, found)).name
+            by_cause.setdefault((found.org, cause), []).append(member)
     said: dict[str, Cluster] = {}
     for (org, name), members in by_cause.items():
         for group in groups(org, named_cause(name), members, size_min):

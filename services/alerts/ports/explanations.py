@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -18,6 +19,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
     found: Discrepancy
     open: bool
     """True now, not resolved by a person, and no shadow."""
+    raised: Discrepancy
+    """With the evidence of its last raise: that of a resolved one is of what put it right."""
 
 
 class StoredEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,14 @@ class StoredMember(msgspec.Struct, frozen=True, kw_only=True):
     org: str
     cause: str
     member: Member
+
+
+class Members(NamedTuple):
+    """Members of one cause."""
+
+    members: list[Member]
+    began: datetime | None
+    """The first raise of the group that the oldest of them belongs to."""
 
 
 class ExplanationTransaction(Protocol):
@@ -80,17 +91,20 @@ class ExplanationTransaction(Protocol):
 
     async def put_members(self, members: Sequence[StoredMember]) -> None: ...
 
-    async def members(self, org: str, cause: str, limit: int) -> list[Member]:
-        """Return the members of a cause, at most `limit`, those raised last."""
+    async def drop_members(self, ids: Collection[str]) -> None: ...
+
+    async def members(self, org: str, cause: str, gap: timedelta, limit: int) -> Members:
+        """Return the members of a cause from the first open one on, at most `limit`, those raised last."""
         ...
 
     async def write_clusters(
         self, org: str, cause: str, clusters: Sequence[Cluster], membership: Mapping[str, str | None]
     ) -> None:
-        """Store the clusters of a cause in place of those it had, and of each member (by id) its cluster's id."""
-        ...
+        """Store the clusters of a cause in place of those it had, and of open members (by id) their cluster's id.
 
-    async def drop_members(self, ids: Collection[str]) -> None: ...
+        Any other member has none.
+        """
+        ...
 
 
 class ExplanationStore(Protocol):

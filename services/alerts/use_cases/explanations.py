@@ -31,7 +31,7 @@ CHANGES_MAX: Final = 1_000
 STEPS_MAX: Final = 3_000
 """Loose ends looked at in one transaction; what is left goes into the queue again."""
 MEMBERS_MAX: Final = 20_000
-"""Members of one cause that are read: a larger cluster is counted as so many."""
+"""Members of one cause that are read, those raised last: a larger cluster is counted as so many."""
 
 
 async def explain_changes(
@@ -174,32 +174,38 @@ async def _cluster(transaction: ExplanationTransaction, changed: Sequence[Change
     known = await transaction.members_known([one.found.id for one in changed])
     touched: dict[tuple[str, str], None] = {}
     now: list[StoredMember] = []
+    gone: list[str] = []
     for one in changed:
-        before = known.get(one.found.id)
-        if not one.open and before is None:
-            continue
-        # What has ended has another evidence; it stays a member of the cause it had.
-        cause = before.cause if before is not None and not one.open else cause_of(one.found).name
-        member = member_of(one.found, is_open=one.open)
-        after = StoredMember(org=one.found.org, cause=cause, member=member)
+        before, after = known.get(one.found.id), _member(one)
         if before == after:
             continue
-        now.append(after)
+        if after is None:
+            gone.append(one.found.id)
+        else:
+            now.append(after)
         touched |= {(held.org, held.cause): None for held in (before, after) if held is not None}
+    await transaction.drop_members(gone)
     await transaction.put_members(now)
     for org, cause in touched:
         await _tell(transaction, org, cause, size_min)
 
 
-async def _tell(transaction: ExplanationTransaction, org: str, cause: str, size_min: int) -> None:
-    members = await transaction.members(org, cause, MEMBERS_MAX)
-    found = groups(org, named_cause(cause), members, size_min)
-    over = [member.id for group in found if not any(m.open for m in group.members) for member in group.members]
+def _member(one: Changed) -> StoredMember | None:
+    """What has closed is a member too, seen open or not: a name must not depend on when one looked."""
+    if one.found.shadow:
+        return None
+    member = member_of(one.found, is_open=one.open)
+    return StoredMember(org=one.found.org, cause=cause_of(one.raised).name, member=member)
+
+
+async def _tell(transaction: ExplanationTransaction, org: str, name: str, size_min: int) -> None:
+    cause = named_cause(name)
+    members, began = await transaction.members(org, name, cause.gap, MEMBERS_MAX)
+    found = groups(org, cause, members, size_min, began)
     membership = {
-        member.id: group.cluster.id if group.cluster is not None and member.open else None
+        member.id: None if group.cluster is None else group.cluster.id
         for group in found
         for member in group.members
+        if member.open
     }
-    clusters = [group.cluster for group in found if group.cluster is not None]
-    await transaction.write_clusters(org, cause, clusters, membership)
-    await transaction.drop_members(over)
+    await transaction.write_clusters(org, name, [group.cluster for group in found if group.cluster], membership)

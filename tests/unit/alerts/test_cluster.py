@@ -1,10 +1,15 @@
 """Clusters: what is one cause and what is not, when a group begins and ends, and the sentence of each kind."""
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import dropwhile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from services.alerts.domain.cluster import BURST_GAP, PATTERN_GAP, cause_of, clusters, named_cause
+from services.alerts.domain.cluster import BURST_GAP, PATTERN_GAP, Member, cause_of, clusters, groups, named_cause
 from shared.contracts.discrepancy import Discrepancy
 from tests.support.loose_ends import duplicate, ended, missing
 from tests.support.results import START, found, uid
@@ -105,6 +110,54 @@ def test_a_cluster_keeps_its_name_when_its_first_member_has_ended():
     assert (left.id, left.size, left.since) == (whole.id, 4, START + 2 * MINUTE)
     assert clusters([ended(one) for one in members[:3]] + members[3:]) == {}
     assert clusters(members[::-1]) == clusters(members)
+
+
+MEMBERS = st.lists(
+    st.tuples(st.integers(0, 80), st.booleans()).map(
+        lambda drawn: Member(id=uid(str(drawn)), raised_at=START + MINUTE * drawn[0], open=drawn[1])
+    ),
+    unique_by=lambda member: member.raised_at,
+)
+BURST = cause_of(differing("a", "90.00", "10.13"))
+
+
+def named(members: Iterable[Member], began: datetime | None = None) -> dict[str, str]:
+    """Return the name of its cluster for each open member that has one; two are enough."""
+    return {
+        member.id: group.cluster.id
+        for group in groups("acme", BURST, members, 2, began)
+        for member in group.members
+        if group.cluster is not None and member.open
+    }
+
+
+@given(MEMBERS)
+def test_no_name_changes_when_something_closes(members: list[Member]):
+    """Whatever is open, each names the cluster that it names where all are open."""
+    whole = named(replace(member, open=True) for member in members)
+    assert named(members).items() <= whole.items()
+
+
+@given(MEMBERS)
+def test_what_closed_before_the_first_open_one_is_not_needed(members: list[Member]):
+    """Only the first raise of its group is: with it, clusters are the same."""
+    members.sort(key=lambda member: member.raised_at)
+    read = list(dropwhile(lambda member: not member.open, members))
+    began = next(
+        (group.members[0].raised_at for group in groups("acme", BURST, members) if read and read[0] in group.members),
+        None,
+    )
+    assert named(read, began) == named(members)
+
+
+def test_what_has_resolved_is_of_the_cause_that_it_was_raised_with():
+    """The evidence of its end names another source: the record that came late."""
+    raised = [missing(f"a{n}", f"order {n * 7919}", f"{n}00.13", after_s=60 * n) for n in range(1, 5)]
+    (whole,) = set(clusters(raised).values())
+    late = missing("late", "x", on="internal").sides["provider"]
+    end = replace(ended(raised[0]), sides=raised[0].sides | {"provider": late})
+    (left,) = set(clusters([*raised, end]).values())
+    assert (left.id, left.size) == (whole.id, 3)
 
 
 def test_shadows_are_no_members():
