@@ -138,11 +138,15 @@ async def test_the_page_shows_the_figures_of_the_json_to_the_cent(desk: Desk) ->
     for one in figures.values():
         for currency in one["residual"]:
             first, last = (one["totals"][side].get(currency, {"amount": "0.00"})["amount"] for side in one["totals"])
-            shown += [f"{Decimal(first):,} {currency}", f"{Decimal(last):,} {currency}"]
             gap = Decimal(last) - Decimal(first)
+            steps = one["gaps"].get(currency, {}).values()
+            # Among the totals the currency stands once a row; where there are steps, they begin and end with them.
+            shown += [f">{Decimal(amount):,}<" for amount in (first, last) if amount != "0.00"] + [
+                f"<td>{currency}</td>"
+            ]
+            shown += [f"{Decimal(first):,} {currency}", f"{Decimal(last):,} {currency}"] if steps else []
             words = f"{abs(gap):,} {currency} {'less' if gap < 0 else 'more'} than internal"
             shown += [f"provider has {words}"] if gap else []
-            steps = one["gaps"].get(currency, {}).values()
             shown += [f"{Decimal(step):+,} {currency}" for step in steps]
             assert Decimal(first) + sum(map(Decimal, steps)) == Decimal(last)
         for currency, by_type in one["open_amounts"].items():

@@ -148,6 +148,7 @@ async def test_kill_9_in_the_middle_loses_and_doubles_nothing(kafka_settings: Ka
             one.start()
         await writing
         await assert_all_written_once(kafka_settings)
+        await until(lambda: one.told("partition restored") >= PARTITIONS)
         assert one.end() == 0
         assert one.told("matcher stopped") == 1
 

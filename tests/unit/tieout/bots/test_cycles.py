@@ -165,13 +165,11 @@ def test_latest_is_the_old_one_or_the_new_one(desk: Desk, monkeypatch: pytest.Mo
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "fsync", stop)
     desk.bot().snapshot(equity_quote=0, ts="2026-11-20T10:05:00Z")
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr(os, "fsync", stop)
         desk.cycle()
     assert (desk.root / PLACE / "latest.json").read_bytes() == before
-    monkeypatch.undo()
-    os.chdir(desk.root)
     assert desk.open() == {("bot1", "equity_not_positive")}
 
 
