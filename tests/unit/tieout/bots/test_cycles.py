@@ -166,9 +166,10 @@ def test_latest_is_the_old_one_or_the_new_one(desk: Desk, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     desk.bot().snapshot(equity_quote=0, ts="2026-11-20T10:05:00Z")
-    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as stopping:
         stopping.setattr(os, "fsync", stop)
-        desk.cycle()
+        with pytest.raises(KeyboardInterrupt):
+            desk.cycle()
     assert (desk.root / PLACE / "latest.json").read_bytes() == before
     assert desk.open() == {("bot1", "equity_not_positive")}
 
