@@ -60,6 +60,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no types
 
     def _refuse_long_rebalance(self) -> None:
         if not self._subscription.reassignment_in_progress:
+            self._unassigned_s = None
             return
         now_s = time.monotonic()
         if self._unassigned_s is None:

@@ -70,36 +70,36 @@ async def test_a_poll_that_comes_upon_a_rebalance_lets_it_through(
         await writer.stop()
 
 
-class _Counts(ConsumerRebalanceListener):
-    """Gives its partitions up when it may."""
+class _GivesUpWhenItMay(ConsumerRebalanceListener):
+    """So long the group cannot finish a rebalance."""
 
     def __init__(self) -> None:
-        self.assignments = 0
-        self.asked = asyncio.Event()
-        self.may_give_up = asyncio.Event()
-        self.may_give_up.set()
+        self.may = asyncio.Event()
+        self.may.set()
+        self.waits = False
 
     async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
-        self.asked.set()
-        await self.may_give_up.wait()
+        self.waits = not self.may.is_set()
+        await self.may.wait()
+        self.waits = False
 
     async def on_partitions_assigned(self, _: Iterable[TopicPartition]) -> None:
-        self.assignments += 1
+        pass
 
 
 @pytest.mark.kafka
 async def test_a_commit_while_the_group_rebalances_does_not_begin_another_rebalance(
-    real_kafka: object, kafka_settings: KafkaSettings, topics: Topics
+    real_kafka: object, kafka_settings: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sent behind the request to join, it was refused for its old generation, and the member joined again.
+    """Sent behind the request to join, it was refused for its old generation, and the member gave up its new place.
 
     A matcher that commits every five seconds never came back where a rebalance takes longer than that.
     """
-    mine, peers = _Counts(), _Counts()
+    listener = _GivesUpWhenItMay()
     options = {"group": f"{kafka_settings.topic_prefix}g", "heartbeat_interval_ms": 200}
     reader, peer = (consumer(kafka_settings, auto_offset_reset="earliest", **options) for _ in range(2))
-    reader.subscribe([topics.inbox], listener=mine)
-    peer.subscribe([topics.inbox], listener=peers)
+    reader.subscribe([topics.inbox])
+    peer.subscribe([topics.inbox], listener=listener)
 
     async def polled(until: Callable[[], bool]) -> None:
         while not until():
@@ -108,26 +108,28 @@ async def test_a_commit_while_the_group_rebalances_does_not_begin_another_rebala
     def both_have_theirs() -> bool:
         return sorted(len(one.assignment()) for one in (reader, peer)) == [1, 1]
 
+    def joins_and_has_to_wait() -> bool:
+        if not member._joining:
+            member.request_rejoin()
+        return member._joining and listener.waits
+
     try:
         async with asyncio.timeout(60):
             await asyncio.gather(reader.start(), peer.start())
+            member = reader._coordinator
             await polled(both_have_theirs)
-            before = reader._coordinator.generation
-            joins = mine.assignments
-            peers.asked.clear()
-            peers.may_give_up.clear()
-            reader._coordinator.request_rejoin()
-            await polled(peers.asked.is_set)  # so the broker has the reader's request to join, and waits for the peer's
-            place = next(iter(reader.assignment()))
-            late = asyncio.create_task(reader.commit({place: 1}))
+            listener.may.clear()
+            await polled(joins_and_has_to_wait)
+            given_up: list[int] = []
+            monkeypatch.setattr(member, "reset_generation", lambda: given_up.append(member.generation))
+            late = asyncio.create_task(reader.commit(dict.fromkeys(reader.assignment(), 1)))
             await asyncio.wait([late], timeout=0.1)
-            peers.may_give_up.set()
-            await polled(lambda: mine.assignments > joins)
+            listener.may.set()
             with pytest.raises(CommitFailedError):
                 await late
-            await polled(lambda: not reader._coordinator._rejoin_needed_fut.done())
-            await reader.commit({next(iter(reader.assignment())): 1})
-            assert (reader._coordinator.generation, mine.assignments) == (before + 1, joins + 1)
+            await polled(lambda: not reader._subscription.reassignment_in_progress)
+            await reader.commit(dict.fromkeys(reader.assignment(), 1))
+            assert given_up == []
     finally:
         await asyncio.gather(reader.stop(), peer.stop())
 
