@@ -33,7 +33,10 @@ class ItemSide(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     """Left out where they are those of its only record."""
     records: list[RecordEvidence] = []
     adjustments: dict[str, str] = {}
-    """Sum of adjustment entries per currency; not in `totals`."""
+    """Sum per currency of the adjustment entries that count now, on the side they change; not in `totals`.
+
+    In items of older releases, of all that are live.
+    """
 
 
 def totals_of(side: ItemSide) -> dict[str, Total]:

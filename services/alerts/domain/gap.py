@@ -31,22 +31,31 @@ def causes_of(item: ItemState) -> dict[tuple[str, str], Decimal]:
             add_to(causes, (currency, one.type), one.difference)
             add_to(explained, currency, one.difference)
     gap = gap_of(item)
-    for currency in dict.fromkeys([*gap, *explained]):
-        rest = EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
-        for cause, amount in _causes_of_rest(item, currency, rest):
-            add_to(causes, (currency, cause), amount)
-    return {place: amount for place, amount in _whatever_currency(causes).items() if amount}
+    rests = {
+        currency: EXACT.subtract(gap.get(currency, _ZERO), explained.get(currency, _ZERO))
+        for currency in dict.fromkeys([*gap, *explained])
+    }
+    found = [((c, cause), amount) for c, rest in rests.items() for cause, amount in _causes_of_rest(item, c, rest)]
+    if any(cause == "residual" for (_, cause), _ in found):
+        found = _whatever_currency(item, rests) or found
+    for place, amount in found:
+        add_to(causes, place, amount)
+    return {place: amount for place, amount in causes.items() if amount}
 
 
-def _whatever_currency(causes: dict[tuple[str, str], Decimal]) -> dict[tuple[str, str], Decimal]:
-    """Name what a rule explains that compares amounts whatever their currency.
+def _whatever_currency(item: ItemState, rests: dict[str, Decimal]) -> list[tuple[tuple[str, str], Decimal]]:
+    """Return what a rule explains that compares amounts whatever their currency; nothing where it does not.
 
     Such a rule says one difference of all of them: what is left in one currency is gone from another.
     """
-    left = {currency: amount for (currency, cause), amount in causes.items() if cause == "residual"}
-    if len(left) < 2 or exact_sum(left.values()):
-        return causes
-    return {(c, "other_currencies" if cause == "residual" else cause): amount for (c, cause), amount in causes.items()}
+    adjusted = {currency: _adjusted(item, currency) for currency in rests}
+    left = {currency: EXACT.subtract(rest, adjusted[currency]) for currency, rest in rests.items()}
+    if not any(left.values()) or exact_sum(left.values()):
+        return []
+    return [
+        *(((currency, "adjusted"), amount) for currency, amount in adjusted.items()),
+        *(((currency, "other_currencies"), amount) for currency, amount in left.items()),
+    ]
 
 
 def value_of(item: ItemState) -> dict[str, Decimal]:
@@ -70,7 +79,7 @@ def _adjusted(item: ItemState, currency: str) -> Decimal:
 def _causes_of_rest(item: ItemState, currency: str, rest: Decimal) -> list[tuple[str, Decimal]]:
     """Return the causes of what no difference explains in a currency.
 
-    Entries that were set against something that is gone by now (an extra record, another currency) explain nothing.
+    Items of older releases hold entries, too, that count for nothing (an extra record that is gone, another currency).
     """
     if not rest:
         return []

@@ -52,8 +52,41 @@ def judge(group: Group, rule: MatchRule, name: GroupName) -> Verdict:
 
 
 def live_adjustments(group: Group, rule: MatchRule) -> list[Record]:
-    """Return the adjustment entries that count: one that was voided does not."""
+    """Return the adjustment entries that may count: one that was voided does not."""
     return [entry for entry in group.adjustments or () if rule.sides[entry.side].is_live(entry.status)]
+
+
+def counted_adjustments(group: Group, rule: MatchRule, name: GroupName) -> list[Record]:
+    """Return the adjustment entries that count now, each at the side whose amount it changes.
+
+    Of single records one in another currency changes nothing, nor does one that names a duplicate while that is none.
+    """
+    entries = live_adjustments(group, rule)
+    if not entries:
+        return []
+    sides = _Sides(group, rule)
+    if not sides.any_live:
+        return []
+    if rule.sums:
+        return [_at(entry, rule.head(entry.side)) for entry in entries]
+    chosen = sides.chosen()
+    own = _duplicate_ids(group, rule, name)
+    counted = [
+        entry
+        for entry in entries
+        if entry.adjusts not in own and _counts_beside(chosen[entry.side] or chosen[sides.reference], entry)
+    ]
+    for side, record in _extras(rule, sides):
+        counted += [_at(entry, side) for entry in _set_against(group, rule, name, side, record, entries)]
+    return counted
+
+
+def _counts_beside(record: Record | None, entry: Record) -> bool:
+    return record is not None and record.currency == entry.currency
+
+
+def _at(entry: Record, side: int) -> Record:
+    return entry if side == entry.side else msgspec.structs.replace(entry, side=side)
 
 
 class _Sides:
@@ -73,6 +106,10 @@ class _Sides:
         self.reference = next((side for side, records in enumerate(self.live) if records), 0)
         """First side with a live record: what a missing side is measured by."""
 
+    def chosen(self) -> list[Record | None]:
+        """Return the record of every side that is compared where sides have one each."""
+        return [compared(live or all_) if all_ else None for live, all_ in zip(self.live, self.all, strict=True)]
+
 
 def deadline(group: Group, rule: MatchRule, side: int) -> int:
     """Return when `side` is missing: `deadline` after the first live leg was received."""
@@ -84,15 +121,9 @@ def deadline(group: Group, rule: MatchRule, side: int) -> int:
 
 def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupName) -> Verdict:
     findings: list[Finding] = []
-    chosen = [compared(live or all_) if all_ else None for live, all_ in zip(sides.live, sides.all, strict=True)]
-    extras = [
-        (side, record)
-        for side, live in enumerate(sides.live)
-        if rule.sides[side].raises_duplicates and len(live) > 1
-        for record in sorted(live, key=lambda r: (r.first_at, r.source, r.record))[1:]
-    ]
+    chosen = sides.chosen()
     adjustments = live_adjustments(group, rule)
-    for side, record in extras:
+    for side, record in _extras(rule, sides):
         findings += _duplicate(group, rule, key, side, record, chosen[side], adjustments)
     if adjustments:
         own = _duplicate_ids(group, rule, key)
@@ -115,6 +146,16 @@ def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupName)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
 
 
+def _extras(rule: MatchRule, sides: _Sides) -> list[tuple[int, Record]]:
+    """Return the live records, each with its side, that are suspected to be duplicates of the compared one."""
+    return [
+        (side, record)
+        for side, live in enumerate(sides.live)
+        if rule.sides[side].raises_duplicates and len(live) > 1
+        for record in sorted(live, key=lambda r: (r.first_at, r.source, r.record))[1:]
+    ]
+
+
 def _duplicate_id(group: Group, key: GroupName, side: str, source: str, record: str) -> str:
     return discrepancy_id(key.org, key.rule, key.key, group.opener, "DuplicateChargeSuspected", side, source, record)
 
@@ -128,6 +169,16 @@ def _duplicate_ids(group: Group, rule: MatchRule, key: GroupName) -> set[str]:
     return {_duplicate_id(group, key, side.name, *name) for side in rule.sides for name in names}
 
 
+def _set_against(
+    group: Group, rule: MatchRule, key: GroupName, side: int, extra: Record, adjustments: list[Record]
+) -> list[Record]:
+    """Return the adjustments that name a suspected duplicate, in its currency, whatever source they come from."""
+    if not adjustments:
+        return []
+    own = _duplicate_id(group, key, rule.sides[side].name, extra.source, extra.record)
+    return [entry for entry in adjustments if entry.adjusts == own and entry.currency == extra.currency]
+
+
 def _duplicate(
     group: Group,
     rule: MatchRule,
@@ -139,14 +190,11 @@ def _duplicate(
 ) -> list[Finding]:
     """An extra live record. An adjustment that names this very discrepancy is set against its amount."""
     amount = Decimal(record.amount or 0)
-    entries: list[Record] = []
-    if adjustments:
-        own = _duplicate_id(group, key, rule.sides[side].name, record.source, record.record)
-        entries = [entry for entry in adjustments if entry.adjusts == own and entry.currency == record.currency]
-        for entry in entries:
-            amount = EXACT.add(amount, Decimal(entry.amount or 0))
-        if entries and not amount:
-            return []
+    entries = _set_against(group, rule, key, side, record, adjustments)
+    for entry in entries:
+        amount = EXACT.add(amount, Decimal(entry.amount or 0))
+    if entries and not amount:
+        return []
     is_known = record.amount is not None or bool(entries)
     text = format_amount(amount, record.currency) if is_known else None
     return [
@@ -295,7 +343,7 @@ def _status_tells(rule: MatchRule, one: Record, other: Record) -> bool:
 
 def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
     findings: list[Finding] = []
-    adjustments = [_at_head(entry, rule) for entry in live_adjustments(group, rule)]
+    adjustments = [_at(entry, rule.head(entry.side)) for entry in live_adjustments(group, rule)]
     by_currency = [_by_currency(live) for live in sides.live]
     for side in sides.missing:
         for currency, records in sorted(by_currency[sides.reference].items()):
@@ -311,12 +359,6 @@ def _judge_sums(group: Group, rule: MatchRule, sides: _Sides) -> Verdict:
             findings += _compare_sums(rule, first, side, by_currency, gate, adjustments)
     adjusted_away = bool(sides.missing) and bool(adjustments)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
-
-
-def _at_head(entry: Record, rule: MatchRule) -> Record:
-    """Return an adjustment as one of the side that its own is added to."""
-    head = rule.head(entry.side)
-    return entry if head == entry.side else msgspec.structs.replace(entry, side=head)
 
 
 def _by_currency(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from services.matcher.domain import explain
 from services.matcher.domain.finding import NO_GATE, Finding
 from services.matcher.domain.group import DISCREPANT, ITEM_STATUS, MATCHED, PENDING, Group, Raised, Record
-from services.matcher.domain.judge import Verdict, compared, live_adjustments
+from services.matcher.domain.judge import Verdict, compared, counted_adjustments, live_adjustments
 from services.matcher.domain.moment import Moment
 from services.matcher.domain.revision import bring_in_line, difference_of, printed_key
 from services.matcher.domain.revision import expire as expire_open
@@ -194,9 +194,12 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
     """Return the next revision of the group's item."""
     group.item_revision += 1
     group.item_status = status
+    counted = counted_adjustments(group, rule, key)
     # Sides that are added up before they are compared stand as one, or figures would compare a part with the whole.
     sides = {
-        side.name: _item_side(group, rule, index) for index, side in enumerate(rule.sides) if rule.head(index) == index
+        side.name: _item_side(group, rule, index, counted)
+        for index, side in enumerate(rule.sides)
+        if rule.head(index) == index
     }
     first = next(iter(sides.values()))
     earliest = min((occurred_at_of(side) for side in sides.values() if side), default=None)
@@ -233,7 +236,7 @@ def _printed_difference(raised: Raised) -> str | None:
     return None if difference is None else format_amount(difference, raised.currency)
 
 
-def _item_side(group: Group, rule: MatchRule, side: int) -> ItemSide | None:
+def _item_side(group: Group, rule: MatchRule, side: int, counted: list[Record]) -> ItemSide | None:
     records = [record for record in group.records if rule.head(record.side) == side]
     entries = [entry for entry in live_adjustments(group, rule) if rule.head(entry.side) == side]
     if not records and not entries:
@@ -246,8 +249,9 @@ def _item_side(group: Group, rule: MatchRule, side: int) -> ItemSide | None:
         if record.amount is not None and rule.sides[record.side].is_live(record.status):
             by_currency.setdefault(record.currency or unnamed, []).append(record)
     adjusted: dict[str, list[Record]] = {}
-    for entry in entries:
-        adjusted.setdefault(entry.currency or "", []).append(entry)
+    for entry in counted:
+        if entry.side == side:
+            adjusted.setdefault(entry.currency or "", []).append(entry)
     first_at = min(record.first_at for record in records or entries)
     is_alone = len(records) == 1
     says_it_once = is_alone and bool(by_currency) and records[0].currency is not None

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from services.alerts.domain.gap import causes_of, gap_of
 from services.alerts.domain.history import item_state
 from shared.contracts.item import Item
+from tests.model.match_model import Key, duplicate_id
 from tests.model.strategies import Scenario, scenarios
 from tests.support.cases import Case, load_match_cases, substitute
 from tests.support.offline import run_offline
@@ -82,6 +83,106 @@ def test_a_second_record_in_another_currency_that_no_rule_suspects_is_explained(
     assert causes_of(item_state(item)) == {
         ("EUR", "MissingProviderRecord"): Decimal("-100.00"),
         ("USD", "extra_records"): Decimal("-100.00"),
+    }
+
+
+def entry(source: str, record: str, amount: str, about: str, currency: str = "EUR") -> dict[str, Any]:
+    name = {"source": source, "id": f"e_{record}", "record": record}
+    about_it = {"type": "adjustment.fee", "refs": {"payment_id": "p1", "discrepancy": about}}
+    return AT | name | about_it | {"amount": amount, "currency": currency}
+
+
+def causes_after(rule: dict[str, Any], *events: dict[str, Any]) -> tuple[Item, dict[tuple[str, str], Decimal]]:
+    engine, _ = run_offline([rule], list(events), UNTIL)
+    [item] = engine.items.values()
+    return item, causes_of(item_state(item))
+
+
+RULE = payments()
+PAIR = [paid("ledger", "r1", "100.00", "EUR"), paid("stripe", "r1", "100.00", "EUR")]
+TWICE = paid("stripe", "r2", "100.00", "EUR")
+DUPLICATE = duplicate_id(Key(RULE, "acme", "p1"), "e_r1", "provider", ("stripe", "r2"))
+FEE = entry("ledger", "a1", "1.00", "6f1c2a34-0000-5000-8000-000000000001")
+REFUND = entry("stripe", "a2", "-100.00", DUPLICATE)
+
+
+def adjustments_of(item: Item) -> dict[str, dict[str, str]]:
+    return {name: side.adjustments for name, side in item.sides.items() if side and side.adjustments}
+
+
+@pytest.mark.parametrize(
+    "stripe",
+    [
+        [paid("stripe", "r2", "100.00", "EUR")],
+        [PAIR[1], TWICE, TWICE | {"id": "e_void", "status": "voided", "sequence": 1}],
+        [PAIR[1], TWICE, PAIR[1] | {"id": "e_instead", "supersedes": "r2", "sequence": 1}],
+    ],
+    ids=["it is the compared record", "it was voided", "it was superseded"],
+)
+def test_a_refund_of_a_duplicate_that_is_none_hides_no_fee_that_counts(stripe: list[dict[str, Any]]) -> None:
+    """A false "money is unexplained" that the law below found: an item told the sum of both entries only."""
+    item, causes = causes_after(RULE, PAIR[0], *stripe, REFUND, FEE)
+
+    assert adjustments_of(item) == {"internal": {"EUR": "1.00"}}
+    assert causes == {("EUR", "AmountMismatch"): Decimal("-1.00"), ("EUR", "adjusted"): Decimal("1.00")}
+
+
+def test_two_refunds_of_one_duplicate_both_count_beside_a_fee() -> None:
+    """The duplicate's side is the one they change, whichever source they come from."""
+    half, rest = entry("stripe", "a2", "-60.00", DUPLICATE), entry("ledger", "a3", "-30.00", DUPLICATE)
+
+    item, causes = causes_after(RULE, *PAIR, TWICE, half, rest, FEE)
+
+    assert adjustments_of(item) == {"internal": {"EUR": "1.00"}, "provider": {"EUR": "-90.00"}}
+    assert causes == {
+        ("EUR", "AmountMismatch"): Decimal("-1.00"),
+        ("EUR", "DuplicateChargeSuspected"): Decimal("10.00"),
+        ("EUR", "adjusted"): Decimal("91.00"),
+    }
+
+
+def test_an_entry_in_a_currency_that_is_not_compared_is_no_cause() -> None:
+    """Nor where an extra record in it, which no rule suspects, has the very amount of the entry."""
+    extra = paid("ledger", "r2", "100.00", "USD")
+    about = entry("ledger", "a2", "100.00", "6f1c2a34-0000-5000-8000-000000000001", "USD")
+
+    item, causes = causes_after(payments(duplicates=["provider"]), *PAIR, extra, about, FEE)
+
+    assert adjustments_of(item) == {"internal": {"EUR": "1.00"}}
+    assert causes == {
+        ("EUR", "AmountMismatch"): Decimal("-1.00"),
+        ("EUR", "adjusted"): Decimal("1.00"),
+        ("USD", "extra_records"): Decimal("-100.00"),
+    }
+
+
+@pytest.mark.parametrize("amount", ["100.00", "1.00"])
+def test_an_entry_beside_amounts_compared_whatever_their_currency_is_explained(amount: str) -> None:
+    """What one currency lacks stands in the other, and the entry is a cause of its own."""
+    pair = [PAIR[0], paid("stripe", "r2", amount, "USD")]
+
+    _, causes = causes_after(payments(compare={"amount": {}}), *pair, FEE)
+
+    assert causes == {
+        ("EUR", "AmountMismatch"): Decimal(amount) - Decimal("101.00"),
+        ("EUR", "adjusted"): Decimal("1.00"),
+        ("EUR", "other_currencies"): -Decimal(amount),
+        ("USD", "other_currencies"): Decimal(amount),
+    }
+
+
+def test_a_duplicate_in_another_currency_than_the_compared_record_is_explained() -> None:
+    """Found by the law: what the duplicate took from one currency is left in the other, not within tolerance."""
+    first, second = paid("ledger", "r1", "100.01", "USD"), paid("ledger", "r2", "100.00", "EUR")
+    second = second | {"occurred_at": "2026-03-06T09:30:00Z"}
+
+    _, causes = causes_after(payments(compare={"amount": {}}), first, second, PAIR[1])
+
+    assert causes == {
+        ("USD", "AmountMismatch"): Decimal("-0.01"),
+        ("EUR", "DuplicateChargeSuspected"): Decimal("-100.00"),
+        ("EUR", "other_currencies"): Decimal("100.00"),
+        ("USD", "other_currencies"): Decimal("-100.00"),
     }
 
 
