@@ -7,9 +7,10 @@ from typing import Self
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from services.matcher.adapters.hanging import last_seen
 from services.matcher.adapters.reader import opened
 from services.matcher.adapters.results import PROGRESS_KEY, identify
-from services.matcher.adapters.state_format import StateReader
+from services.matcher.adapters.state_format import StateReader, next_offset_of
 from services.matcher.ports import Entry, InputRecord, StateRecord
 from services.matcher.use_cases.verify import Checkpoint, Published, ResultTopic
 from shared.kafka.settings import KafkaSettings
@@ -52,6 +53,15 @@ class KafkaEvidence:
         async with opened(self._kafka) as reader:
             reader.assign([place])
             return (await reader.beginning_offsets([place]))[place], (await reader.end_offsets([place]))[place]
+
+    async def matched(self, partition: int) -> int | None:
+        """Return the offset up to which the matcher has committed its results; None: it has committed none."""
+        place = TopicPartition(self._topics.matcher_state, partition)
+        async with opened(self._kafka) as reader:
+            reader.assign([place])
+            end = (await reader.end_offsets([place]))[place]
+        record = await last_seen(self._kafka, place, end)
+        return None if record is None else next_offset_of(record.value)
 
     async def legs(self, partition: int, first: int, end: int) -> AsyncIterator[Sequence[InputRecord]]:
         """Yield the legs from `first` up to `end`, in order."""

@@ -74,13 +74,13 @@ async def find_hanging(
         return None
     if not {state, *results}.intersection(hanging):
         return Hanging(hanging, committed=True)
-    next_offset = _next_offset(await _last_seen(kafka, state, stable[state]))
+    next_offset = _next_offset(await last_seen(kafka, state, stable[state]))
     for place in results:
         if place in hanging:
             made_by = _made_by(await _first_hidden(kafka, place, stable[place], ends[place]))
             proof = made_by is not None and made_by < next_offset
         else:
-            made_by = _made_by(await _last_seen(kafka, place, stable[place]))
+            made_by = _made_by(await last_seen(kafka, place, stable[place]))
             proof = made_by is not None and made_by >= next_offset
         if proof:
             return Hanging(hanging, committed=True)
@@ -138,7 +138,8 @@ def _made_by(record: Any | None) -> int | None:
         return None  # not ours: it proves nothing
 
 
-async def _last_seen(kafka: KafkaSettings, place: TopicPartition, end: int) -> Any | None:
+async def last_seen(kafka: KafkaSettings, place: TopicPartition, end: int) -> Any | None:
+    """Return the last committed record before `end`; None where there is none."""
     async with opened(kafka, isolation="read_committed") as reader:
         begin = (await reader.beginning_offsets([place]))[place]
         reader.assign([place])

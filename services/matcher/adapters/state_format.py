@@ -116,6 +116,17 @@ def next_place_of(value: bytes) -> int:
     return record.next_offset + record.base
 
 
+def next_offset_of(value: bytes) -> int:
+    """Return the next input offset that a record tells.
+
+    Raises:
+        UnknownStateVersion: written by a newer build.
+        msgspec.MsgspecError: no state record.
+    """
+    next_offset: int = _decode(_body(value, "the last record")).next_offset
+    return next_offset
+
+
 def _body(value: bytes, place: str) -> bytes:
     if value[0] != VERSION:
         raise UnknownStateVersion(

@@ -124,6 +124,9 @@ class Evidence(Protocol):
     async def bounds(self, partition: int) -> tuple[int, int]:
         """First offset of legs that is there, and the offset after the last."""
 
+    async def matched(self, partition: int) -> int | None:
+        """Offset up to which results are committed; None where nobody has committed any."""
+
     def legs(self, partition: int, first: int, end: int) -> AsyncIterator[Sequence[InputRecord]]:
         """Legs in order."""
 
@@ -172,6 +175,10 @@ async def verify_partition(
     """
     found = Verified(number)
     first, end = await evidence.bounds(number)
+    matched = await evidence.matched(number)
+    if matched is not None and matched < end:
+        found.skipped.append(Skipped(matched, end, "the matcher has not come so far yet"))
+        end = max(first, matched)
     known = [one for one in await evidence.checkpoints(number) if first <= one.next_offset <= end]
     base = _base(known, first, from_ms, found)
     if base is _NOTHING:
