@@ -219,10 +219,12 @@ class Worker:
 
     async def _settle_down(self, state_bytes: int) -> None:
         """Make settled pairs small where no legs wait, or where memory becomes short."""
+        slots = list(self._slots.values())
         is_short = state_bytes > self._state_bytes_max // 2
-        for slot in list(self._slots.values()):
-            partition = slot.partition
-            if partition is not None and (is_short or slot.lag <= LOADED_LAG_RECORDS) and partition.core.freeze():
+        if not is_short and any(slot.lag > LOADED_LAG_RECORDS for slot in slots):
+            return  # the time would be missing where legs wait
+        for slot in slots:
+            if slot.partition is not None and slot.partition.core.freeze():
                 await asyncio.sleep(0)
 
     def _halt(self, state_bytes: int) -> None:
