@@ -5,17 +5,12 @@ by Kafka. The client runs on the same machine and takes its share of it.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,14 +21,13 @@ from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics, apply_topics
 from tieout.bench.connections import Connections, NotAnswered, connections, http_post
 from tieout.bench.harness import machine_facts, own_kafka, say, versions_used
-from tieout.local.places import free_ports
+from tieout.bench.one_service import running
 
 ORG = "bench"
 KEY = "tk_bench_" + "0" * 24
 SECRET = "whsec_bench"  # noqa: S105 - of a process that lives for this benchmark
 CONNECTIONS = 32
 ROWS_PER_REQUEST = 1_000
-READY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,8 @@ async def bench(webhooks: int = 10_000, requests: int = 50) -> HttpResult:
     async with own_kafka() as kafka:
         await apply_topics(kafka)
         await _publish_directory(kafka)
-        async with _service(kafka) as port:
+        given = {"TIEOUT_INGEST_ROLE": "http", f"TIEOUT_WEBHOOK_SECRET__{ORG.upper()}__STRIPE": SECRET}
+        async with running("ingest", kafka, **given) as (_, port):
             say(f"{webhooks:,} webhooks over {CONNECTIONS} connections")
             seconds, times_ms = await _send(port, _webhooks(webhooks), CONNECTIONS, 200)
             say(f"{webhooks / seconds:,.0f} webhooks per second")
@@ -95,42 +90,6 @@ async def _publish_directory(kafka: KafkaSettings) -> None:
             )
     finally:
         await sender.stop()
-
-
-@asynccontextmanager
-async def _service(kafka: KafkaSettings) -> AsyncIterator[int]:
-    (port,) = free_ports(1)
-    variables = {
-        **os.environ,
-        "TIEOUT_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "TIEOUT_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
-        "TIEOUT_HTTP_PORT": str(port),
-        "TIEOUT_INGEST_ROLE": "http",
-        "TIEOUT_LOG_LEVEL": "warning",
-        f"TIEOUT_WEBHOOK_SECRET__{ORG.upper()}__STRIPE": SECRET,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.ingest", env=variables, stderr=subprocess.DEVNULL
-    )
-    try:
-        await _ready(port)
-        yield port
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-async def _ready(port: int) -> None:
-    ends = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < ends:
-        with contextlib.suppress(OSError, NotAnswered):
-            async with connections(port, 1) as one:
-                status, _ = await one.ask(b"GET /health/ready HTTP/1.1\r\nHost: bench\r\n\r\n")
-            if status == 200:
-                return
-        await asyncio.sleep(0.1)
-    raise NotAnswered(f"ingest was not ready within {READY_TIMEOUT_S:g} s")
 
 
 async def _send(

@@ -6,14 +6,9 @@ Measured from before the second leg is handed to the producer to its discrepancy
 """
 
 import asyncio
-import contextlib
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 from shared.contracts.leg import Leg, Tick, encode_leg_record, group_key
@@ -23,20 +18,17 @@ from shared.kafka.partitioner import partition_of
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import DEFAULT_PARTITIONS, Topics, apply_topics
 from shared.rules.generation import generation_of
-from tieout.bench.connections import NotAnswered, connections
 from tieout.bench.harness import machine_facts, own_kafka, say, versions_used
 from tieout.bench.latency import Observed, Percentiles, Seen, percentiles
+from tieout.bench.one_service import running
 from tieout.bench.prepared_legs import INBOX_PARTITIONS, ORG, PACK, RULE, payments_rule, rule_and_ticks
 from tieout.local.follow import following
-from tieout.local.places import free_ports
 
 WINDOW_S = 0.01
 """Legs of so long are written at once: as ingest does with what came in meanwhile."""
 SECOND_LEG_AFTER_WINDOWS = 50
 TICK_WINDOWS = 20
 WARM_UP_S = 5.0
-READY_TIMEOUT_S = 60.0
-LOOK_S = 0.01
 DRAIN_TIMEOUT_S = 30.0
 AMOUNTS = ("120.50", "120.51")
 GOALS_MS = {"p50": 30, "p99": 80}
@@ -53,7 +45,7 @@ async def bench(legs_per_second: int = 5_000, seconds: int = 20, differing_perce
     async with own_kafka() as kafka:
         await apply_topics(kafka)
         legs = Legs(kafka, observed, legs_per_second, differing_percent)
-        async with matcher(kafka), following(kafka, observed.see):
+        async with running("matcher", kafka), following(kafka, observed.see):
             say(f"{legs_per_second} legs per second for {seconds} s, {differing_percent} % of the payments differ")
             await legs.write(seconds)
             await _drained(observed)
@@ -160,45 +152,6 @@ def _name(payment: int) -> str:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-@asynccontextmanager
-async def matcher(kafka: KafkaSettings, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A matcher as a process, from the moment at which all its partitions are active."""
-    (port,) = free_ports(1)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.matcher",
-        env={
-            **os.environ,
-            "TIEOUT_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "TIEOUT_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
-            "TIEOUT_HTTP_PORT": str(port),
-            "TIEOUT_LOG_LEVEL": "warning",
-            **variables,
-        },
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        await _ready(port)
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-async def _ready(port: int) -> None:
-    ends = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < ends:
-        with contextlib.suppress(OSError, NotAnswered):
-            async with connections(port, 1) as one:
-                status, _ = await one.ask(b"GET /health/ready HTTP/1.1\r\nHost: bench\r\n\r\n")
-            if status == 200:
-                return
-        await asyncio.sleep(LOOK_S)
-    raise NotAnswered(f"the matcher was not ready within {READY_TIMEOUT_S:g} s")
 
 
 async def _drained(observed: Observed) -> None:

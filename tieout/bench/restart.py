@@ -14,7 +14,8 @@ from typing import Any
 from shared.kafka.topics import DEFAULT_PARTITIONS, apply_topics
 from tieout.bench.harness import machine_facts, own_kafka, say, versions_used
 from tieout.bench.latency import Observed
-from tieout.bench.legs_latency import Legs, matcher
+from tieout.bench.legs_latency import Legs
+from tieout.bench.one_service import running
 
 LEGS_PER_SECOND = 1_000
 SECONDS = 2
@@ -30,13 +31,13 @@ async def bench(kills: int = 5) -> dict[str, Any]:
         await apply_topics(kafka)
         killed_s = 0.0
         for number in range(kills + 1):
-            async with matcher(kafka, **named) as process:
+            async with running("matcher", kafka, **named) as matcher:
                 if number:
                     taken_s.append(time.monotonic() - killed_s)
                     say(f"kill {number}: all partitions active again after {taken_s[-1]:.2f} s")
                 else:
                     await Legs(kafka, Observed(), LEGS_PER_SECOND, 4).write(SECONDS)
-                process.kill()
+                matcher.process.kill()
                 killed_s = time.monotonic()
     return {
         "benchmark": "restart",
