@@ -4,8 +4,9 @@ A transaction writes one record, or several where its entries do not fit into on
 record. Each carries the next input offset, so the last record that was committed tells where to go on.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate
 
 import msgspec
 
@@ -48,9 +49,6 @@ def encode_changes(
 ) -> list[bytes]:
     """Return the records for the changes of one transaction; at least one, for the offset."""
     plain = (mark[0], mark[1])
-    whole = _PREFIX + _encode(_Record(next_offset, 0, list(entries), plain, None, base, partitions))
-    if len(whole) <= RECORD_BYTES_MAX:
-        return [whole]
     return [
         _PREFIX + _encode(_Record(next_offset, flags, piece, plain, None, base, partitions))
         for piece, flags in _pieces(entries)
@@ -84,9 +82,23 @@ def encode_slice(
 
 
 def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
-    if sum(map(len, chain.from_iterable(entries))) + ENTRY_OVERHEAD_BYTES * len(entries) <= RECORD_BYTES_MAX:
-        yield list(entries), 0
+    """Yield entries that fit into a record together, and its flags; none at all make one piece."""
+    sizes = [len(key) + len(value) + ENTRY_OVERHEAD_BYTES for key, value in entries]
+    if max(sizes, default=0) > RECORD_BYTES_MAX:
+        yield from _pieces_of_large(entries)
         return
+    ends = list(accumulate(sizes))
+    begin = filled = 0
+    while True:
+        end = bisect_right(ends, filled + RECORD_BYTES_MAX, begin)
+        yield list(entries[begin:end]), 0
+        if end == len(ends):
+            return
+        begin, filled = end, ends[end - 1]
+
+
+def _pieces_of_large(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
+    """Do the same where a value does not fit into one record."""
     piece: list[Entry] = []
     room = RECORD_BYTES_MAX
     for key, whole in entries:
