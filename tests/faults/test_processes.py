@@ -15,14 +15,23 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from shared.kafka.client import admin
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
-from tests.support.drill import INBOX_PARTITIONS, PARTITIONS, SESSION_MS, TRANSACTION_MS, Drill, drill
+from tests.support.drill import (
+    INBOX_PARTITIONS,
+    PARTITIONS,
+    SESSION_MS,
+    TIMEOUT_S,
+    TRANSACTION_MS,
+    Drill,
+    drill,
+    scaled,
+)
 from tests.support.servers import Server
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.kafka,
     pytest.mark.postgres,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(TIMEOUT_S),
     pytest.mark.partitions(state=PARTITIONS, inbox=INBOX_PARTITIONS),
     pytest.mark.usefixtures("real_kafka", "topics"),
 ]
@@ -35,7 +44,7 @@ async def test_kill_9_of_every_service_again_and_again(kafka_settings: KafkaSett
     async def breaking(made: Drill) -> None:
         await made.until_sent(0.05)
         for name in itertools.cycle(("ingest", "matcher", "alerts")):
-            if made.client.sent > 0.9 * made.events and made.faults.total() >= 9:
+            if made.client.sent > 0.9 * made.events and made.faults.total() >= scaled(9):
                 return
             await made.services.kill(name)
             await made.services.start(name)
@@ -50,7 +59,7 @@ async def test_kill_9_at_four_fail_points_of_the_matcher(kafka_settings: KafkaSe
 
     async def breaking(made: Drill) -> None:
         await made.until_sent(0.05)
-        while made.client.sent < 0.9 * made.events or made.faults.total() < 8:
+        while made.client.sent < 0.9 * made.events or made.faults.total() < scaled(8):
             place = next(places)
             await made.services.kill("matcher")
             made.services.started["matcher"] = {"TIEOUT_TEST_DIE_AT": f"{place}:7"}
@@ -144,7 +153,7 @@ async def test_sigterm_of_every_service_again_and_again(kafka_settings: KafkaSet
         await made.until_sent(0.05)
         codes = set()
         for name in itertools.cycle(("matcher", "ingest", "alerts")):
-            if made.client.sent > 0.9 * made.events and made.faults.total() >= 15:
+            if made.client.sent > 0.9 * made.events and made.faults.total() >= scaled(15):
                 break
             codes.add(await made.services.end(name))
             await made.services.start(name)

@@ -28,6 +28,8 @@ SCALE = float(os.environ.get("TIEOUT_FAULTS_SCALE", "1"))
 """Times the default number of faults and events of every drill."""
 RESULTS = os.environ.get("TIEOUT_FAULTS_RESULTS")
 """A file to which every drill adds a line of JSON: the figures of the table in docs/proof.md."""
+TIMEOUT_S = 1_800 * max(1.0, SCALE)
+"""Of one drill, for pytest."""
 DEADLINE_S = 15.0
 SETTLE_S = float(os.environ.get("TIEOUT_FAULTS_SETTLE_S", "150"))
 """From the end of the stream: deadlines, time-outs of the last fault, and two busy cores."""
@@ -91,6 +93,11 @@ class Drill:
         finally:
             await engine.dispose()
         return least if count == 2 * PARTITIONS else None
+
+
+def scaled(faults: int) -> int:
+    """So many faults are a drill's least at `TIEOUT_FAULTS_SCALE`."""
+    return max(faults, round(faults * SCALE))
 
 
 Break = Callable[[Drill], Awaitable[None]]
