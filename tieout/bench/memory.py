@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from services.matcher.domain.compiled import BUILT
 from services.matcher.domain.core import Core
 from services.matcher.handlers.worker import GC_THRESHOLDS
-from shared.contracts.leg import decode_leg_record
+from services.matcher.ports import InputRecord
+from services.matcher.use_cases.partition import Partition, Policy
 from shared.rules.duration import parse_duration
 from tieout.bench.harness import machine_facts, say, versions_used
 from tieout.bench.prepared_legs import START_MS, payments_rule, rule_and_ticks, settled_and_waiting
@@ -27,7 +29,16 @@ BATCH_LEGS = 8_000
 SETTLED_MAX = 5_000_000
 """Larger sizes hold so many settled groups and no more."""
 PAGE_BYTES = 4096
+POLICY = Policy(snapshot_threshold_bytes=1 << 62, snapshot_chunk_bytes=1 << 20, progress_interval_s=1.0)
+"""No snapshot falls into what is measured."""
 KEEP_MS = parse_duration(payments_rule().keep).milliseconds
+
+
+class _Record(NamedTuple):
+    offset: int
+    key: bytes
+    value: bytes
+    headers: tuple[()] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,12 @@ def bench(sizes: tuple[int, ...]) -> Result:
         sizes=held,
         growth_open=round(held[-1].cpu_us_per_leg_open / held[0].cpu_us_per_leg_open, 2),
         growth_expiring=round(held[-1].cpu_us_per_leg_expiring / held[0].cpu_us_per_leg_expiring, 2),
-        settings={"rule": payments_rule().name, "keep": payments_rule().keep, "measured_pairs": MEASURED_PAIRS},
+        settings={
+            "rule": payments_rule().name,
+            "keep": payments_rule().keep,
+            "measured_pairs": MEASURED_PAIRS,
+            "core": "compiled" if BUILT else "Python",
+        },
     )
 
 
@@ -88,64 +104,64 @@ def _alone(measure: Any, items: int) -> tuple[int, int, float]:
 
 def _hold_open(items: int) -> tuple[int, int, float]:
     """Return bytes per item, as it is and as it is told, and CPU microseconds of a leg."""
-    core = _begun()
-    grown = _grown(core, settled_and_waiting(0, items))
-    told = core.state_bytes // items
+    partition = _begun()
+    grown = _grown(partition, settled_and_waiting(0, items))
+    told = partition.core.state_bytes // items
     # Other keys: those of the first `items` numbers wait.
     fresh = settled_and_waiting(MEASURED_PAIRS, 0, START_MS + items, first=items)
-    return grown // items, told, _cost(core, fresh)
+    return grown // items, told, _cost(partition, fresh)
 
 
 def _hold_settled(items: int) -> tuple[int, int, float]:
-    core = _begun()
-    grown = _grown(core, settled_and_waiting(items, 0))
-    told = core.state_bytes // items
+    partition = _begun()
+    grown = _grown(partition, settled_and_waiting(items, 0))
+    told = partition.core.state_bytes // items
     fresh = settled_and_waiting(MEASURED_PAIRS, 0, START_MS + KEEP_MS, first=items)
-    return grown // items, told, _cost(core, fresh)
+    return grown // items, told, _cost(partition, fresh)
 
 
-def _begun() -> Core:
+def _begun() -> Partition:
     gc.set_threshold(*GC_THRESHOLDS)
-    core = Core(0)
-    for value in rule_and_ticks():
-        core.apply(b"", decode_leg_record(value), 0, value)
+    partition = Partition(0, Core(0), POLICY, 0)
+    partition.apply(_records(partition, [(b"", value) for value in rule_and_ticks()]))
     # Warm up: code, caches and buffers of the process are no items.
-    for key, value in settled_and_waiting(1_000, 0, first=1 << 40):
-        core.apply(key, decode_leg_record(value), 0, value)
-    core.take()
+    partition.apply(_records(partition, settled_and_waiting(1_000, 0, first=1 << 40)))
+    partition.collect(0)
     gc.collect()
     gc.freeze()
-    return core
+    return partition
 
 
-def _grown(core: Core, legs: Iterator[tuple[bytes, bytes]]) -> int:
+def _records(partition: Partition, legs: Iterable[tuple[bytes, bytes]]) -> list[InputRecord]:
+    """Return them as Kafka gives them: every record has bytes of its own."""
+    return [
+        _Record(offset, bytes(bytearray(key)), value) for offset, (key, value) in enumerate(legs, partition.position)
+    ]
+
+
+def _grown(partition: Partition, legs: Iterator[tuple[bytes, bytes]]) -> int:
     """Apply legs; return by how many bytes the process has grown."""
     before = _resident_bytes()
-    while batch := list(islice(legs, BATCH_LEGS)):
-        for key, value in batch:
-            # As from Kafka: every record has bytes of its own.
-            core.apply(bytes(bytearray(key)), decode_leg_record(value), 0, value)
-        core.take()
-        while core.freeze():
+    while batch := _records(partition, islice(legs, BATCH_LEGS)):
+        partition.apply(batch)
+        partition.collect(0)
+        while partition.core.freeze():
             pass
-    del batch
     gc.collect()
     return _resident_bytes() - before
 
 
-def _cost(core: Core, legs: Iterable[tuple[bytes, bytes]]) -> float:
-    """Return the CPU microseconds of a leg: decoding it, applying it, taking what changed, making small what settled.
+def _cost(partition: Partition, legs: Iterator[tuple[bytes, bytes]]) -> float:
+    """Return the CPU microseconds of a leg: applying it, taking what changed, making small what settled.
 
     The median of short stretches: others run on the same machine.
     """
     stretches = []
-    legs = iter(legs)
-    while batch := list(islice(legs, TIMED_LEGS)):
+    while batch := _records(partition, islice(legs, TIMED_LEGS)):
         begun = time.process_time()
-        for offset, (key, value) in enumerate(batch):
-            core.apply(key, decode_leg_record(value), offset, value)
-        core.take()
-        core.freeze()
+        partition.apply(batch)
+        partition.collect(0)
+        partition.core.freeze()
         stretches.append(time.process_time() - begun)
     return sorted(stretches)[len(stretches) // 2] / TIMED_LEGS * 1e6
 
