@@ -18,15 +18,16 @@ def test_the_state_that_is_restored_holds_what_is_said() -> None:
 
 def test_pairs_that_are_timed_settle_beside_what_is_held() -> None:
     """Open: everything stays. Settled: what is held expires as new pairs settle."""
-    core = memory._begun()
-    held = core.settled_items
-    memory._grown(core, memory.settled_and_waiting(0, 300))
-    memory._cost(core, memory.settled_and_waiting(200, 0, memory.START_MS + 300, first=300))
+    partition = memory._begun()
+    core, held = partition.core, partition.core.settled_items
+    memory._grown(partition, memory.settled_and_waiting(0, 300))
+    memory._cost(partition, memory.settled_and_waiting(200, 0, memory.START_MS + 300, first=300))
     assert (core.open_items, core.settled_items - held) == (300, 200)
 
-    core = memory._begun()
-    memory._grown(core, memory.settled_and_waiting(8_000, 0))
+    partition = memory._begun()
+    core = partition.core
+    memory._grown(partition, memory.settled_and_waiting(8_000, 0))
     before = core.settled_items
-    memory._cost(core, memory.settled_and_waiting(4_000, 0, memory.START_MS + memory.KEEP_MS, first=8_000))
+    memory._cost(partition, memory.settled_and_waiting(4_000, 0, memory.START_MS + memory.KEEP_MS, first=8_000))
     assert core.open_items == 0
     assert core.settled_items < before + 4_000
