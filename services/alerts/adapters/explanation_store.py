@@ -125,9 +125,11 @@ ON CONFLICT (id) DO UPDATE SET sentence = EXCLUDED.sentence, size = EXCLUDED.siz
 _JOIN_CLUSTER = """
 UPDATE cluster_members c SET cluster_id = m.cluster_id FROM unnest($1::uuid[], $2::uuid[]) AS m(id, cluster_id)
 WHERE c.discrepancy_id = m.id AND c.cluster_id IS DISTINCT FROM m.cluster_id"""
+# A join and not `<> ALL`, which goes through the whole list for each.
 _LEAVE_CLUSTER = """
-UPDATE cluster_members SET cluster_id = NULL
-WHERE org = $1 AND cause = $2 AND open AND cluster_id IS NOT NULL AND discrepancy_id <> ALL($3::uuid[])"""
+UPDATE cluster_members c SET cluster_id = NULL
+WHERE org = $1 AND cause = $2 AND open AND cluster_id IS NOT NULL
+    AND NOT EXISTS (SELECT FROM unnest($3::uuid[]) AS m(id) WHERE m.id = c.discrepancy_id)"""
 
 
 class PostgresExplanations:

@@ -1,6 +1,7 @@
 """The explainer's loop: looks for near misses and clusters of what the sink has just stored."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -11,20 +12,23 @@ from shared.telemetry.health import Health
 
 ROUND_S_MAX = 120.0
 """A round over a thousand changes of one organisation takes seconds; longer is stuck."""
+REST_TIMES = 3
+"""How much longer than a round the pause is after one that left nothing: what comes in one by one is looked at together, and
+storing and telling, which cannot wait, have most of the process."""
+REST_S_MAX = 10.0
 
 log = structlog.get_logger()
 
 
 async def explain(store: ExplanationStore, health: Health, *, poll_s: float, cluster_size_min: int) -> None:
     """Look at changes until cancelled; PostgreSQL being away only delays it."""
-    health.watch("explainer", ROUND_S_MAX + poll_s)
+    health.watch("explainer", ROUND_S_MAX + REST_S_MAX + poll_s)
     singly = 0
     while True:
         health.heartbeat("explainer")
+        changes_max, began = 1 if singly else CHANGES_MAX, time.monotonic()
         try:
-            looked_at = await explain_changes(
-                store, changes_max=1 if singly else CHANGES_MAX, cluster_size_min=cluster_size_min
-            )
+            looked_at = await explain_changes(store, changes_max=changes_max, cluster_size_min=cluster_size_min)
         except DependencyAway as error:
             log.warning("the explainer waits", reason=str(error))
             looked_at = 0
@@ -34,8 +38,9 @@ async def explain(store: ExplanationStore, health: Health, *, poll_s: float, clu
             looked_at = await _leave_out(store) if singly else 1
             singly = CHANGES_MAX + 1
         singly = max(singly - 1, 0)
-        if not looked_at:
-            await asyncio.sleep(poll_s)
+        if looked_at < changes_max:
+            rest_s = REST_TIMES * (time.monotonic() - began)
+            await asyncio.sleep(max(poll_s, min(rest_s, REST_S_MAX)))
 
 
 async def _leave_out(store: ExplanationStore) -> int:
