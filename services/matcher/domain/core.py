@@ -35,7 +35,7 @@ from shared.rules.compiled import CompiledRule, compile_record, record_model, sh
 from shared.rules.feed_rule import FeedRule, sources_of
 from shared.rules.match_rule import MatchRule
 
-CORE_VERSION = 3
+CORE_VERSION = 4
 """Raised with every change that makes other results, or another state, of the same log: `verify` compares only what
 one version made."""
 

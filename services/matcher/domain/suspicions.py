@@ -110,8 +110,11 @@ class Suspicions:
 
     def withdraw(self, key: bytes, cell: Alike, rule: DuplicatesRule, record: Withdraw, offset: int) -> None:
         """Let a record never count again here."""
+        known = len(cell.superseded or ())
         if supersede(cell, record.source, record.record):
             self._judge(key, cell, rule, self._state.moment(record.received_at, offset), "superseded")
+        elif len(cell.superseded or ()) > known:  # it has not been here yet, and must not count when it comes
+            self._state.put(key, cell, settled=is_settled(cell))
 
     def is_settled(self, cell: Alike) -> bool:
         """Tell whether a cell waits for nothing but to forget its records."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.matcher.domain.core import Core
 from services.matcher.domain.suspicions import RECORDS_MAX
-from shared.contracts.leg import Tick
+from shared.contracts.leg import Leg, Tick, Withdraw
 from tests.model.strategies import START, at
 from tests.model.stream import Stream, rearranged, repeated
 from tests.support.laws import (
@@ -20,7 +20,7 @@ from tests.support.laws import (
     drive,
     the_same_log_gives_the_same_bytes,
 )
-from tests.support.offline import LogEntry, run_offline, time_of
+from tests.support.offline import LogEntry, log_of, run_offline, time_of
 
 MODERATE = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MINUTE, DAY = 60_000, 86_400_000
@@ -88,6 +88,21 @@ def test_the_laws_hold(log: list[LogEntry], data: st.DataObject) -> None:
     batches_decide_nothing(log)
     the_same_log_gives_the_same_bytes(log)
     a_restart_changes_nothing(log, data.draw(st.integers(0, len(log)), label="restart after"))
+
+
+def test_a_record_that_is_withdrawn_before_it_comes_never_counts() -> None:
+    """Also across a restart between the two: the state tells of it."""
+    payment = {"org": "acme", "source": "stripe", "type": "payment.updated", "occurred_at": at(0), "received_at": at(0)}
+    payment |= {"amount": "100.00", "currency": "EUR", "account": "a"}
+    log = log_of([RULE], [payment | {"id": f"e{number}", "record": f"r{number}"} for number in (1, 2)], at(MINUTE))
+    places = [place for place, (_, record) in enumerate(log) if isinstance(record, Leg)]
+    group, _ = log[places[0]]
+    log.insert(places[0] + 1, (group, Withdraw("stripe", "r2", 0, time_of(at(0)))))
+
+    assert drive(Core(0), log).discrepancies == []
+    batches_decide_nothing(log)
+    for stop in range(len(log)):
+        a_restart_changes_nothing(log, stop)
 
 
 @MODERATE
