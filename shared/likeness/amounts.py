@@ -346,7 +346,7 @@ def _with_fee_or_tax(units: int, currency: str | None) -> set[int]:
     """Return sizes in minor units, and those beside them: rounding may have gone either way."""
     found: set[int] = set()
     for factor, fixed, divisor in _fees_and_taxes(currency):
-        middle, rest = divmod(2 * (units * factor + fixed) + divisor, 2 * divisor)
+        middle, rest = divmod(units * factor + fixed, divisor)
         if not rest and middle % 2:  # a half goes to the even side
             middle -= 1
         found.update((middle - 1, middle, middle + 1))
@@ -355,7 +355,10 @@ def _with_fee_or_tax(units: int, currency: str | None) -> set[int]:
 
 @cache
 def _fees_and_taxes(currency: str | None) -> tuple[tuple[int, int, int], ...]:
-    """What fees and taxes do to a size in minor units, there and back: times a factor, plus a fixed part, by a divisor."""
+    """What fees and taxes do to a size in minor units, there and back: times a factor, plus a fixed part, by a divisor.
+
+    All doubled, and half the divisor added to the fixed part, so that a division gives the size nearest to it.
+    """
     unit = 10 ** _decimals(currency)
     shapes = [(1 - Fraction(share), Fraction(fixed) * unit) for share, fixed, _ in _shapes_of(currency)]
     shapes += [(1 - Fraction(share), Fraction(0)) for share, _ in _PLAIN_SHARES]
@@ -364,7 +367,7 @@ def _fees_and_taxes(currency: str | None) -> tuple[tuple[int, int, int], ...]:
     divisors = [lcm(factor.denominator, fixed.denominator) for factor, fixed in both_ways]
     return tuple(
         dict.fromkeys(
-            (int(factor * divisor), int(fixed * divisor), divisor)
+            (int(2 * factor * divisor), int(2 * fixed * divisor) + divisor, 2 * divisor)
             for (factor, fixed), divisor in zip(both_ways, divisors, strict=True)
         )
     )

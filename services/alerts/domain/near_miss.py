@@ -217,8 +217,10 @@ def compare(one: LooseEnd, other: LooseEnd) -> Match | None:
     if not one.faces(other) or not one.amount or not other.amount:
         return None
     gap = abs(one.occurred_at - other.occurred_at)
-    references = _references(one, other)
     if gap > ALIKE_WINDOW:
+        return None
+    references = _references(one, other)
+    if references is None and not _may_stand_without(one, other, gap):
         return None
     alike = likeness(one.money, other.money) if one.amount != other.amount or one.currency != other.currency else None
     kind = _kind(alike, same=alike is None and _is_same(one, other), day=_is_day(gap, references))
@@ -265,6 +267,13 @@ def _references(one: LooseEnd, other: LooseEnd) -> tuple[int, str, bool] | None:
     if found is None or ((one.keyless or other.keyless) and found.kind not in {"same", "written_differently"}):
         return None
     return found.score, found.part, found.kind == "day_off"
+
+
+def _may_stand_without(one: LooseEnd, other: LooseEnd, gap: timedelta) -> bool:
+    """Tell whether `_standing` may find something without references: asked first, for most pairs have nothing else."""
+    if gap <= ALONE_WINDOW and one.amount.copy_abs() == other.amount.copy_abs():  # what `ALONE_KINDS` have in common
+        return True
+    return gap <= SAME_ACCOUNT_WINDOW and one.account is not None and one.account == other.account
 
 
 def _standing(
