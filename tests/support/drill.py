@@ -59,7 +59,8 @@ class Drill:
     database_url: str
     receiver: Receiver
     faults: Counter[str] = field(default_factory=Counter)
-    recoveries_s: list[float] = field(default_factory=list)
+    recoveries: list[tuple[float, str]] = field(default_factory=list)
+    """Seconds, and after which fault."""
     notes: dict[str, object] = field(default_factory=dict)
 
     async def until_sent(self, part: float) -> None:
@@ -78,7 +79,7 @@ class Drill:
         except TimeoutError:
             raise AssertionError(f"{timeout_s:g} s after {fault} nothing new is stored: {reached}, not {now}") from None
         taken = time.monotonic() - begun
-        self.recoveries_s.append(taken)
+        self.recoveries.append((taken, fault))
         return taken
 
     async def stored_up_to(self) -> datetime | None:
@@ -114,6 +115,8 @@ class Outcome:
     doubled: int
     recovery_s_median: float | None
     recovery_s_max: float | None
+    slowest: str | None
+    """The fault after which it took longest."""
     seconds: float
     notes: dict[str, object]
 
@@ -193,15 +196,16 @@ def _outcome(name: str, run: Run, end: End, made: Drill, seconds: float) -> Outc
     doubled = sum(times - 1 for times in repeated.values() if times > 1)
     judged = {(item.rule, str(item.key)) for _, item in end.items}
     unjudged = len(run.planned.status.keys() - judged)
-    times = sorted(made.recoveries_s)
+    times = sorted(made.recoveries)
     return Outcome(
         name=name,
         events=len(run.planned.events),
         faults=dict(made.faults),
         lost=(expected - open_now).total() + unjudged + len(run.acknowledged - end.inbox),
         doubled=(open_now - expected).total() + doubled,
-        recovery_s_median=round(times[len(times) // 2], 1) if times else None,
-        recovery_s_max=round(times[-1], 1) if times else None,
+        recovery_s_median=round(times[len(times) // 2][0], 1) if times else None,
+        recovery_s_max=round(times[-1][0], 1) if times else None,
+        slowest=times[-1][1] if times else None,
         seconds=round(seconds, 1),
         notes=made.notes,
     )
