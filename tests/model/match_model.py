@@ -453,7 +453,10 @@ def missing(facts: Facts, side: str, sum_currency: str | None, present: str, kno
     names = list(facts.rule["sides"])
     expected, actual = (here, there) if names.index(side) < names.index(present) else (there, here)
     made_up = facts.adjusting(side, currency) or facts.adjusting(present, currency)
-    if made_up and agree(facts.rule["compare"].get("amount", {}), expected or Decimal(0), actual or Decimal(0)):
+    # A record of unknown worth is not made up for by what is added to it.
+    worth, stand_in = total([known or Decimal(0), *facts.adjusting(present, currency)]), here or Decimal(0)
+    one, other = (stand_in, worth) if names.index(side) < names.index(present) else (worth, stand_in)
+    if made_up and agree(facts.rule["compare"].get("amount", {}), one, other):
         return None
     identity = (MISSING_TYPES.get(side, "MissingRecord"), side, sum_currency, None)
     return Truth(identity, expected, actual, gap(expected, actual), currency, records, deadline, settles=False)
