@@ -314,9 +314,9 @@ def milliseconds(time: datetime) -> int:
 
 def from_microseconds(value: int) -> datetime:
     """Return the time of `value` microseconds since 1970-01-01 UTC."""
-    return EPOCH + timedelta(microseconds=value)
+    return EPOCH + timedelta(0, 0, value)
 
 
 def from_milliseconds(value: int) -> datetime:
     """Return the time of `value` milliseconds since 1970-01-01 UTC."""
-    return EPOCH + timedelta(milliseconds=value)
+    return EPOCH + timedelta(0, 0, 1000 * value)

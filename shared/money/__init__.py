@@ -9,6 +9,7 @@ from shared.money.amount import (
     from_minor_units,
     is_plain_amount,
     parse_amount,
+    print_amount,
 )
 from shared.money.currency import NO_CURRENCY, decimals_of, is_currency, minor_unit_exponent
 
@@ -25,4 +26,5 @@ __all__ = [
     "is_plain_amount",
     "minor_unit_exponent",
     "parse_amount",
+    "print_amount",
 ]

@@ -1,8 +1,9 @@
 """Exact decimal amounts: parsing, adding and printing without ever rounding."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from functools import cache
 
 from shared.money.currency import decimals_of
 
@@ -60,11 +61,14 @@ def format_number(value: Decimal, decimals: int) -> str:
     """Print `value` with at least `decimals` decimals, more only if they are not zero; no exponent, no minus before zero."""
     if not value:
         value = _ZERO
+    text = format(value, "f")
+    if decimals and text[-decimals - 1 : -decimals] == ".":
+        return text
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int), "amounts are finite"
     places = -exponent
     if places == decimals:
-        return format(value, "f")
+        return text
     while places > decimals and digits[-1] == 0 and len(digits) > 1:
         digits = digits[:-1]
         places -= 1
@@ -74,6 +78,20 @@ def format_number(value: Decimal, decimals: int) -> str:
 def format_amount(value: Decimal, currency: str | None) -> str:
     """Print `value` with the decimals of `currency` (DESIGN section 8)."""
     return format_number(value, decimals_of(currency) if currency else 0)
+
+
+@cache
+def _is_printed(decimals: int) -> Callable[[str], re.Match[str] | None]:
+    """Return what tells whether a text is an amount as `format_number` prints it, of those with just these decimals."""
+    places = rf"\.[0-9]{{{decimals}}}" if decimals else ""
+    return re.compile(rf"(?!-[0.]*\Z)-?(?:0|[1-9][0-9]*){places}", re.ASCII).fullmatch
+
+
+def print_amount(amount: str, currency: str | None) -> str:
+    """Return `format_amount` of an amount that is given as text: nearly always that is the text itself."""
+    if _is_printed(decimals_of(currency) if currency else 0)(amount):
+        return amount
+    return format_amount(Decimal(amount), currency)
 
 
 def from_minor_units(amount: int, exponent: int) -> str:

@@ -8,7 +8,7 @@ from services.matcher.domain.group import Group, Record
 from shared.contracts.discrepancy import Resolution
 from shared.contracts.event import from_microseconds
 from shared.likeness import Money, likeness
-from shared.money import format_amount
+from shared.money import format_amount, print_amount
 from shared.rules.duration import Duration
 from shared.rules.match_rule import MatchRule
 
@@ -73,13 +73,14 @@ def _amount(group: Group, rule: MatchRule, finding: Finding) -> str:
     more = "more" if finding.difference > 0 else "less"
     by = f"{format_amount(abs(finding.difference), finding.currency)} {finding.currency or ''}".strip()
     after = " after adjustments" if group.adjustments else ""
+    if not rule.sums:
+        expected, actual = finding.records
+        return (
+            f"{title(_who(actual))} says {finding.actual} {finding.currency or ''}, {_who(expected)} says "
+            f"{finding.expected}: {by} {more} than expected{after}{_likely_amounts(finding, [expected], [actual])}."
+        )
     one = [record for record in finding.records if rule.head(record.side) != finding.side]
     other = [record for record in finding.records if rule.head(record.side) == finding.side]
-    if not rule.sums:
-        return (
-            f"{title(_who(other[0]))} says {finding.actual} {finding.currency or ''}, {_who(one[0])} says "
-            f"{finding.expected}: {by} {more} than expected{after}{_likely_amounts(finding, one, other)}."
-        )
     reference = rule.title(rule.head(one[0].side)) if one else rule.sides[0].name
     return (
         f"{title(rule.title(finding.side))} has {records_text(other)} adding up to {finding.actual} "
@@ -158,7 +159,7 @@ def _who(record: Record) -> str:
 def _money(record: Record) -> str:
     if record.amount is None:
         return "no amount"
-    return f"{format_amount(Decimal(record.amount), record.currency)} {record.currency or ''}".strip()
+    return f"{print_amount(record.amount, record.currency)} {record.currency or ''}".strip()
 
 
 def _of_money(record: Record) -> str:

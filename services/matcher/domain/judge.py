@@ -13,7 +13,7 @@ from services.matcher.domain.finding import NO_GATE, Finding
 from services.matcher.domain.group import Group, Record
 from shared.contracts.leg import GroupName
 from shared.ids import discrepancy_id
-from shared.money import EXACT, format_amount
+from shared.money import EXACT, format_amount, print_amount
 from shared.rules.match_rule import MatchRule, SideRule
 
 ZERO = Decimal(0)
@@ -43,6 +43,10 @@ def statuses_differ(one: SideRule, status: str | None, other: SideRule, other_st
 
 def judge(group: Group, rule: MatchRule, name: GroupName) -> Verdict:
     """Return what is true of the group `name`. A group without a live record is not judged."""
+    if len(group.records) == 2 == len(rule.sides) and not group.adjustments and not rule.sums:
+        one, other = group.records
+        if one.side != other.side:
+            return _judge_two(rule, one, other) if one.side < other.side else _judge_two(rule, other, one)
     sides = _Sides(group, rule)
     if not sides.any_live:
         return NOT_JUDGED
@@ -53,7 +57,9 @@ def judge(group: Group, rule: MatchRule, name: GroupName) -> Verdict:
 
 def live_adjustments(group: Group, rule: MatchRule) -> list[Record]:
     """Return the adjustment entries that may count: one that was voided does not."""
-    return [entry for entry in group.adjustments or () if rule.sides[entry.side].is_live(entry.status)]
+    if not group.adjustments:
+        return []
+    return [entry for entry in group.adjustments if rule.sides[entry.side].is_live(entry.status)]
 
 
 def counted_adjustments(group: Group, rule: MatchRule, name: GroupName) -> list[Record]:
@@ -144,6 +150,15 @@ def _judge_records(group: Group, rule: MatchRule, sides: _Sides, key: GroupName)
             findings += _compare(rule, one, other, gate, adjustments)
     adjusted_away = bool(sides.missing) and bool(adjustments)
     return Verdict(findings, not findings and (not sides.missing or adjusted_away))
+
+
+def _judge_two(rule: MatchRule, one: Record, other: Record) -> Verdict:
+    """Judge a group of a record on each side, as most are that are judged at all."""
+    first, second = rule.sides
+    if not first.is_live(one.status) and not second.is_live(other.status):
+        return NOT_JUDGED
+    findings = _compare(rule, one, other, NO_GATE, [])
+    return Verdict(findings, not findings)
 
 
 def _extras(rule: MatchRule, sides: _Sides) -> list[tuple[int, Record]]:
@@ -258,6 +273,11 @@ def _total(records: Iterable[Record], adjustments: Iterable[Record], side: int, 
     return total
 
 
+def _print_total(total: Decimal, record: Record, adjustments: list[Record], currency: str | None) -> str:
+    """Print the total of one record: without adjustments that is its amount."""
+    return format_amount(total, currency) if adjustments or not record.amount else print_amount(record.amount, currency)
+
+
 def _adjusted(adjustments: Iterable[Record], sides: tuple[int, ...], currency: str | None) -> bool:
     return any(entry.side in sides and entry.currency == currency for entry in adjustments)
 
@@ -292,8 +312,8 @@ def _compare(rule: MatchRule, one: Record, other: Record, gate: int, adjustments
                     f"AmountMismatch|{side}",
                     "AmountMismatch",
                     side,
-                    format_amount(expected, currency),
-                    format_amount(actual, currency),
+                    _print_total(expected, one, adjustments, currency),
+                    _print_total(actual, other, adjustments, currency),
                     difference,
                     currency,
                     pair,

@@ -18,7 +18,7 @@ from services.matcher.domain.set_aside import set_aside
 from services.matcher.domain.state import Codec, State
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.discrepancy import Resolution
-from shared.contracts.leg import Cut, Leg, Withdraw, read_group_key
+from shared.contracts.leg import Cut, GroupName, Leg, Withdraw, read_group_key
 from shared.rules.match_rule import MatchRule
 
 CAUSES: Final[dict[Held, Resolution]] = {
@@ -79,7 +79,7 @@ class Match:
             return
         if revisions:
             state.changes.discrepancies += revisions
-            self._publish(key, group, rule, item_status(group, verdict), moment)
+            self._publish(key, group, rule, name, item_status(group, verdict), moment)
         group.due_at = next_due(group, rule, verdict)
         state.timers.set(group.due_at, key)
         state.put(key, group, settled=is_settled(group))
@@ -93,21 +93,22 @@ class Match:
     def close(self, key: bytes, cell: Group, old: MatchRule, cause: Resolution, offset: int) -> None:
         """Resolve everything that is open."""
         state = self._state
-        moment = state.moment(max(state.log_time, 0), offset)
-        revisions = revise(cell, old, read_group_key(key), NOT_JUDGED, moment, cause)
+        moment, name = state.moment(max(state.log_time, 0), offset), read_group_key(key)
+        revisions = revise(cell, old, name, NOT_JUDGED, moment, cause)
         state.changes.discrepancies += revisions
         if cause == "rule_changed" and cell.item_revision:
             # Its records stand elsewhere from now on, and nowhere twice.
             cell.records, cell.adjustments = [], None
-            self._publish(key, cell, old, PENDING, moment)
+            self._publish(key, cell, old, name, PENDING, moment)
         elif revisions:
-            self._publish(key, cell, old, PENDING, moment)
+            self._publish(key, cell, old, name, PENDING, moment)
 
     def cut(self, key: bytes, cell: Group, rule: MatchRule, record: Cut, offset: int) -> None:
         """Publish live money that waits for its other side and has not been published yet."""
         if cell.item_revision or cell.armed_at == UNKNOWN:
             return
-        self._publish(key, cell, rule, PENDING, self._state.moment(record.received_at, offset))
+        moment = self._state.moment(record.received_at, offset)
+        self._publish(key, cell, rule, read_group_key(key), PENDING, moment)
         self._state.put(key, cell, settled=is_settled(cell))
 
     def withdraw(self, key: bytes, cell: Group, rule: MatchRule, record: Withdraw, offset: int) -> None:
@@ -138,12 +139,12 @@ class Match:
         note_holder(state.feeds, key, group, name, holder)
         status = item_status(group, verdict)
         if status != PENDING or group.item_revision:
-            self._publish(key, group, rule, status, moment)
+            self._publish(key, group, rule, name, status, moment)
         state.schedule(key, group, next_due(group, rule, verdict))
         state.put(key, group, settled=is_settled(group))
 
-    def _publish(self, key: bytes, group: Group, rule: MatchRule, status: int, moment: Moment) -> None:
-        self._state.changes.items.append((key, make_item(group, rule, read_group_key(key), status, moment)))
+    def _publish(self, key: bytes, group: Group, rule: MatchRule, name: GroupName, status: int, moment: Moment) -> None:
+        self._state.changes.items.append((key, make_item(group, rule, name, status, moment)))
 
 
 def id_reused(key: bytes, leg: Leg) -> DeadLetter:

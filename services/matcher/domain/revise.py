@@ -22,7 +22,7 @@ from shared.contracts.event import from_microseconds, from_milliseconds
 from shared.contracts.item import Item, ItemDiscrepancy, ItemSide, Total, occurred_at_of
 from shared.contracts.leg import GroupName
 from shared.ids import item_id
-from shared.money import EXACT, NO_CURRENCY, format_amount
+from shared.money import EXACT, NO_CURRENCY, format_amount, print_amount
 from shared.rules.match_rule import MatchRule
 
 
@@ -118,36 +118,42 @@ def evidence_of(record: Record) -> RecordEvidence:
         id=record.id,
         source=record.source,
         record=record.record,
-        amount=None if record.amount is None else format_amount(Decimal(record.amount), record.currency),
+        amount=_printed_amount(record),
         currency=record.currency,
         status=record.status,
         occurred_at=from_microseconds(record.occurred_at),
     )
 
 
+def _printed_amount(record: Record) -> str | None:
+    return None if record.amount is None else print_amount(record.amount, record.currency)
+
+
 def _evidence(group: Group, rule: MatchRule, shown: tuple[Record, ...]) -> dict[str, SideEvidence | None]:
     """Return both sides' evidence: the records the finding speaks of, else what the sides hold now."""
     sides: dict[str, SideEvidence | None] = {}
+    adjustments = live_adjustments(group, rule)
     for index, side in enumerate(rule.sides):
         records = [record for record in shown if record.side == index]
         if not records:
             records = [record for record in group.records if record.side == index]
-        entries = [evidence_of(entry) for entry in live_adjustments(group, rule) if entry.side == index]
+        entries = [evidence_of(entry) for entry in adjustments if entry.side == index]
         if not records and not entries:
             sides[side.name] = None
         elif rule.sums or not records:
             sides[side.name] = sum_evidence(records, entries)
         else:
-            live = [record for record in records if side.is_live(record.status)]
-            one = evidence_of(compared(live or records))
+            one = records[0]
+            if len(records) > 1:
+                one = compared([record for record in records if side.is_live(record.status)] or records)
             sides[side.name] = SideEvidence(
                 id=one.id,
                 source=one.source,
                 record=one.record,
-                amount=one.amount,
+                amount=_printed_amount(one),
                 currency=one.currency,
                 status=one.status,
-                occurred_at=one.occurred_at,
+                occurred_at=from_microseconds(one.occurred_at),
                 adjustments=entries or None,
             )
     return sides
@@ -202,7 +208,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
         if rule.head(index) == index
     }
     first = next(iter(sides.values()))
-    earliest = min((occurred_at_of(side) for side in sides.values() if side), default=None)
+    opened_by = (first,) if first and first.records else sides.values()
     return Item(
         id=item_id(key.org, key.rule, key.key, group.opener),
         revision=group.item_revision,
@@ -224,7 +230,7 @@ def make_item(group: Group, rule: MatchRule, key: GroupName, status: int, moment
             if raised.open
         ],
         at=from_milliseconds(moment.at),
-        occurred_at=occurred_at_of(first) if first and first.records else earliest,
+        occurred_at=min((occurred_at_of(side) for side in opened_by if side), default=None),
         live=any(rule.sides[record.side].is_live(record.status) for record in group.records),
         log=moment.log,
         shadow=rule.shadow,
@@ -238,6 +244,8 @@ def _printed_difference(raised: Raised) -> str | None:
 
 def _item_side(group: Group, rule: MatchRule, side: int, counted: list[Record]) -> ItemSide | None:
     records = [record for record in group.records if rule.head(record.side) == side]
+    if len(records) == 1 and not group.adjustments and _says_itself(records[0], rule):
+        return ItemSide(records=[evidence_of(records[0])])
     entries = [entry for entry in live_adjustments(group, rule) if rule.head(entry.side) == side]
     if not records and not entries:
         return None
@@ -265,4 +273,14 @@ def _item_side(group: Group, rule: MatchRule, side: int, counted: list[Record]) 
         },
         records=[evidence_of(record) for record in records[:RECORDS_SHOWN_MAX]],
         adjustments={currency: format_amount(_sum(held), currency) for currency, held in adjusted.items()},
+    )
+
+
+def _says_itself(record: Record, rule: MatchRule) -> bool:
+    """Tell whether a side with this record alone has nothing to say beside it: see `ItemSide`."""
+    return (
+        record.amount is not None
+        and record.currency is not None
+        and record.first_at == record.occurred_at
+        and rule.sides[record.side].is_live(record.status)
     )

@@ -17,6 +17,7 @@ from shared.money import (
     is_currency,
     minor_unit_exponent,
     parse_amount,
+    print_amount,
 )
 
 AMOUNTS = st.builds(
@@ -46,6 +47,18 @@ def test_equal_amounts_print_alike(amount: Decimal, currency: str) -> None:
     longer = amount.quantize(Decimal(1).scaleb(-18), context=EXACT)
 
     assert format_amount(longer, currency) == format_amount(amount, currency)
+
+
+@given(
+    AMOUNTS.map(lambda amount: format(amount, "f")) | st.from_regex(r"-?[0-9]{1,5}(\.[0-9]{1,4})?", fullmatch=True),
+    CURRENCIES | st.none(),
+)
+@example("-0.00", "EUR")
+@example("-0", "JPY")
+@example("00.50", "EUR")
+@example("0.500", "EUR")
+def test_an_amount_given_as_text_prints_like_its_value(text: str, currency: str | None) -> None:
+    assert print_amount(text, currency) == format_amount(Decimal(text), currency)
 
 
 @given(st.lists(AMOUNTS, max_size=30))
