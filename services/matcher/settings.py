@@ -36,7 +36,8 @@ class MatcherSettings(ServiceSettings):
     """Write pairs that agree to `matches` as JSON items too, for consumers that do not read legs. It costs the matcher
     about a fifth of its throughput, where it is compiled, else a third."""
     compiled: bool = True
-    """Take the compiled way of plain legs where it is built (`native/`); the results are the same to the byte."""
+    """Take the compiled way of plain legs where it is built (`native/`); the results are the same to the byte. `tieout
+    replay` heeds it too, for plain lines of large files."""
     snapshot_threshold_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
     """Changes since the last snapshot below this are not worth a new one: a restore reads them in about a second."""
     snapshot_chunk_bytes: int = Field(default=512 * 1024, ge=1)

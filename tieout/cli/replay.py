@@ -70,8 +70,10 @@ def replay(
     Prints the last revision of every discrepancy, with its near miss and cluster where there is one. Lines that cannot be used are named on stderr and the rest goes on.
     """
     from shared.rules.load import load_rules
+    from shared.settings import load_settings
     from tieout.offline.explained import explain
     from tieout.offline.replay import replay as run
+    from tieout.offline.settings import OfflineSettings
 
     packs: dict[str, Sequence[Rule]] = {}
     for path in rules:
@@ -88,6 +90,7 @@ def replay(
             complain=progress.complain,
             step=progress.step,
             items=False,
+            compiled=load_settings(OfflineSettings).compiled,
         )
     engine = replayed.engine
     last = engine.last_revisions()

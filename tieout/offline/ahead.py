@@ -8,8 +8,9 @@ a file, one partition of the legs, and a piece of each stream that is merged.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from shared.errors import UsageError
 from shared.rules.model import Rule
 from tieout.offline.columns import BLOCK_BYTES, FIRST, LEGS, LINES, SPOILS, Block, Columns
-from tieout.offline.lines import LINE_MAX_BYTES
+from tieout.offline.lines import LINE_MAX_BYTES, unnamed_file
 from tieout.offline.readers import readers
 
 TO_CORE, SETTLED, NO_EVENT = 0, 1, 2
@@ -43,33 +44,47 @@ class Passage(NamedTuple):
     fate: NDArray[np.uint8]
 
 
-class Ahead:
-    """Everything that is known of the files once they have been read ahead; `folder` is for scratch files."""
+OpenFile = Callable[[], BinaryIO]
+"""Opens a scratch file."""
 
-    def __init__(self, paths: Sequence[Path], folder: Path) -> None:
+
+class Ahead:
+    """Everything that is known of the files once they have been read ahead."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
         self.lines = 0
         """That are not empty."""
         self.settled = 0
         """Events of plain pairs that agree."""
         self._paths = paths
-        self._folder = folder
+        self._scratch = ExitStack()
+        self._open = partial(unnamed_file, self._scratch)
         self._files: list[_LinesOfFile] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scratch.close()
+
     def read(
-        self, packs: Mapping[str, Sequence[Rule]], org: str, step: Callable[[int, int], None] = lambda _done, _of: None
+        self,
+        packs: Mapping[str, Sequence[Rule]],
+        org: str,
+        step: Callable[[int, int], None] = lambda _done, _of: None,
+        *,
+        compiled: bool = True,
     ) -> None:
-        """Read all files; `step` is told of bytes read, of bytes in all."""
+        """Read all files; `step` is told of bytes read, of bytes in all. `compiled`: by C where it is built."""
         sizes = [_size(path) for path in self._paths]
-        legs = _Legs(self._folder, min(sum(sizes) // PARTITION_BYTES + 1, PARTITIONS_MAX))
-        with legs, readers(packs, org, sum(sizes)) as read:
+        legs = _Legs(self._open, min(sum(sizes) // PARTITION_BYTES + 1, PARTITIONS_MAX))
+        with readers(packs, org, sum(sizes), compiled=compiled) as read:
             for file, path in enumerate(self._paths):
-                self._files.append(_LinesOfFile(file, self._folder / f"lines-{file}", self.lines))
-                with self._files[-1]:
-                    for block, columns in read(_blocks(path)):
-                        self._take(columns, legs)
-                        step(sum(sizes[:file]) + block.end, sum(sizes))
-        fate_path = self._folder / "fate"
-        self._fate = np.memmap(fate_path, np.uint8, "w+", shape=max(self.lines, 1))
+                self._files.append(_LinesOfFile(file, self._open, self.lines))
+                for block, columns in read(_blocks(path)):
+                    self._take(columns, legs)
+                    step(sum(sizes[:file]) + block.end, sum(sizes))
+        self._fate = np.memmap(self._open(), np.uint8, "w+", shape=max(self.lines, 1))
         for settled in legs.settled():
             self._fate[settled] = SETTLED
             self.settled += len(settled)
@@ -112,20 +127,14 @@ def _blocks(path: Path) -> Iterator[Block]:
 class _LinesOfFile:
     """The lines of one file, on disk."""
 
-    def __init__(self, file: int, path: Path, first_line: int) -> None:
+    def __init__(self, file: int, open_: OpenFile, first_line: int) -> None:
         self._file = file
-        self._path = path
+        self._open = open_
+        self._target = open_()
         self._next_line = first_line
         self._next_number = 0
         self._last_at = self._last_told = FIRST
         self._in_order = True
-
-    def __enter__(self) -> Self:
-        self._target = self._path.open("wb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._target.close()
 
     def add(self, columns: Columns) -> None:
         """Add the lines of the file's next block."""
@@ -139,7 +148,7 @@ class _LinesOfFile:
         lines["file"] = self._file
         if len(lines):
             self._last_at = at[-1]
-        told = columns.told
+        told = columns.told[columns.told != FIRST]
         if len(told):
             self._in_order &= bool(told[0] >= self._last_told and (told[1:] >= told[:-1]).all())
             self._last_told = told[-1]
@@ -149,32 +158,31 @@ class _LinesOfFile:
 
     def streams(self) -> "list[_Stream]":
         """Return streams in order of receipt, the lines of earlier ones before those of later ones."""
+        self._target.seek(0)
         if self._in_order:
-            return [_Stream(self._path)]
+            return [_Stream(self._target)]
         found: list[_Stream] = []
-        with self._path.open("rb") as source:
-            while len(lines := np.fromfile(source, _PLACED, SORTED_LINES)):
-                lines["at"][~lines["is_event"]] = FIRST  # sorting reads all of the file before the first event goes on
-                path = self._path.with_suffix(f".{len(found)}")
-                lines[np.argsort(lines["at"], kind="stable")].tofile(path)
-                found.append(_Stream(path))
+        while len(lines := np.fromfile(self._target, _PLACED, SORTED_LINES)):
+            lines["at"][~lines["is_event"]] = FIRST  # sorting reads all of the file before the first event goes on
+            run = self._open()
+            run.write(lines[np.argsort(lines["at"], kind="stable")].tobytes())
+            run.seek(0)
+            found.append(_Stream(run))
         return found
 
 
 class _Stream:
     """Lines in order of receipt, read piece by piece."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read = 0
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
         self.piece = np.empty(0, _PLACED)
         self.is_over = False
         self.grow()
 
     def grow(self) -> None:
         """Read on, behind what is in memory."""
-        more = np.fromfile(self._path, _PLACED, PIECE_LINES, offset=self._read * _PLACED.itemsize)
-        self._read += len(more)
+        more = np.fromfile(self._source, _PLACED, PIECE_LINES)
         self.is_over = len(more) < PIECE_LINES
         self.piece = np.concatenate((self.piece, more)) if len(self.piece) else more
 
@@ -202,17 +210,9 @@ def _merged(streams: "list[_Stream]") -> "Iterator[NDArray[Any]]":
 class _Legs:
     """Legs of all files in partitions by group, on disk."""
 
-    def __init__(self, folder: Path, partitions: int) -> None:
-        self._paths = [folder / f"legs-{number}" for number in range(partitions)]
+    def __init__(self, open_: OpenFile, partitions: int) -> None:
+        self._files = [open_() for _ in range(partitions)]
         self._keyless: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._files = [self._stack.enter_context(path.open("wb")) for path in self._paths]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def add(self, columns: Columns, first_line: int) -> None:
         """Add the legs of a block whose lines begin at a place among all lines."""
@@ -232,31 +232,40 @@ class _Legs:
     def settled(self) -> "Iterator[NDArray[np.int64]]":
         """Yield the lines of pairs that are plain and agree, partition by partition."""
         keyless = np.unique(np.concatenate(self._keyless))
-        for path in self._paths:
-            legs = np.fromfile(path, LEGS)
-            path.unlink()
+        for file in self._files:
+            file.seek(0)
+            legs = np.fromfile(file, LEGS)
+            file.close()
             yield _agreeing(legs, keyless)
 
 
 def _agreeing(legs: "NDArray[Any]", keyless: "NDArray[np.uint64]") -> "NDArray[np.int64]":
     """Return the lines of the legs that settle one another."""
-    legs = legs[np.argsort(legs["group"], kind="stable")]
-    groups = legs["group"]
+
+    def both(name: str) -> "tuple[NDArray[Any], NDArray[Any]]":
+        column = np.ascontiguousarray(legs[name])
+        return column[one], column[other]
+
+    groups = np.ascontiguousarray(legs["group"])
+    in_groups = np.argsort(groups)  # of the two legs of a pair either may come first
+    groups = groups[in_groups]
     differs = np.concatenate(([True], groups[1:] != groups[:-1], [True])) if len(legs) else np.array([True])
     begins = np.flatnonzero(differs)
     pairs = begins[:-1][np.diff(begins) == 2]
-    one, other = legs[pairs], legs[pairs + 1]
-    swapped = other["at"] < one["at"]
-    one, other = np.where(swapped, other, one), np.where(swapped, one, other)
+    one, other = in_groups[pairs], in_groups[pairs + 1]
+    side, says, status, at = both("side"), both("says"), both("status"), both("at")
+    until_ms = np.where(at[0] <= at[1], *both("until_ms"))
     agree = (
-        (one["side"] != other["side"])
-        & (one["side"] != SPOILS)
-        & (other["side"] != SPOILS)
-        & (one["says"] == other["says"])
-        & ((one["status"] == other["status"]) | (one["status"] == 0) | (other["status"] == 0))
-        & (other["at"] // 1000 <= one["until_ms"])
-        & (one["at"] >= 0)  # log time begins in 1970
-        & ~np.isin(one["record"], keyless)
-        & ~np.isin(other["record"], keyless)
+        (side[0] != side[1])
+        & (side[0] != SPOILS)
+        & (side[1] != SPOILS)
+        & (says[0] == says[1])
+        & ((status[0] == status[1]) | (status[0] == 0) | (status[1] == 0))
+        & (np.maximum(*at) // 1000 <= until_ms)
+        & (np.minimum(*at) >= 0)  # log time begins in 1970
     )
-    return np.concatenate((one["line"][agree], other["line"][agree]))
+    if len(keyless):
+        for record in both("record"):
+            agree &= ~np.isin(record, keyless)
+    lines: NDArray[np.int64] = legs["line"][np.concatenate((one[agree], other[agree]))]
+    return lines

@@ -1,18 +1,20 @@
 """A block of a file, read at once into columns: enough of each event to tell which pairs agree, without keeping events.
 
 Lines are read by the event contract itself, many in one call. Where a block holds anything else than one event on every
-line, its lines are read one by one.
+line, its lines are read one by one. Where it is built (`native/`), C reads the lines that are plain in every respect, to
+the same rows; property tests hold the two together.
 """
 
 import gc
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from itertools import compress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,9 +40,19 @@ from shared.rules.match_rule import MatchRule, MatchRuleModel
 from shared.rules.model import Rule
 from tieout.offline.lines import LINE_MAX_BYTES, raw_lines, told_time
 
+_LAYOUT: Final = 1
+"""Of `LINES` and `LEGS`, as the compiled build must know them."""
+
+try:
+    from tieout_native import columns as _native
+except ImportError:
+    _native = None
+
+BUILT: Final = _native is not None and _native.LAYOUT == _LAYOUT
+
 DAY_MS = 86_400_000
 FIRST = np.iinfo(np.int64).min
-"""The time of lines before a file's first event."""
+"""The time of lines before a file's first event, and no time at all."""
 
 LINES = np.dtype([("at", "i8"), ("offset", "i8"), ("number", "i8"), ("is_event", "?")])
 """A line: receipt in microseconds (of one that is no event: of the event before it), place in the file, number."""
@@ -83,7 +95,7 @@ class Columns(NamedTuple):
     keyless: NDArray[np.uint64]
     """Hashes of records without a key."""
     told: NDArray[np.int64]
-    """Times that lines tell, events or not: they decide whether the file is in order."""
+    """Time that each line tells, event or not, `FIRST` where it tells none: they decide whether the file is in order."""
 
 
 class _Plain(NamedTuple):
@@ -92,6 +104,8 @@ class _Plain(NamedTuple):
     rule: int
     side: int
     rule_name: str
+    fields: tuple[str, ...]
+    """Of the key, and what reads them."""
     key: tuple[Callable[[PostedEvent], str | None], ...]
     wait_ms: int
     """How long a leg of this side surely waits for the other side."""
@@ -146,12 +160,13 @@ def _plain_sides(extractor: Extractor) -> dict[int, _Plain]:
             continue
         if len({side.source for side in rule.sides}) < len(rule.sides):
             continue
-        key = tuple(_getter(field) for field in model.key)
+        fields = tuple(model.key)
+        key = tuple(map(_getter, fields))
         for side, selector in enumerate(model.sides.values()):
             wait_ms = _at_least(rule.sides[1 - side].deadline)
             for taker in extractor.takers_of_source(selector.source):
                 if isinstance(taker, SideTaker) and taker.generation == generation and taker.adds_as_it_is:
-                    found[id(taker)] = _Plain(place, side, rule.name, key, wait_ms, rule)
+                    found[id(taker)] = _Plain(place, side, rule.name, fields, key, wait_ms, rule)
     return found
 
 
@@ -172,22 +187,43 @@ def _getter(field: str) -> Callable[[PostedEvent], str | None]:
 
 
 class ColumnReader:
-    """Reads blocks for one set of rules. Hashes are Python's own: readers that work together share its seed."""
+    """Reads blocks for one set of rules. Hashes are Python's own: readers that work together share its seed.
 
-    def __init__(self, packs: Mapping[str, Sequence[Rule]], org: str) -> None:
+    Args:
+        packs: rules by pack.
+        org: organisation of events that name none.
+        compiled: let C read what is plain, where it is built.
+    """
+
+    def __init__(self, packs: Mapping[str, Sequence[Rule]], org: str, *, compiled: bool = True) -> None:
         self._org = org
         self._packs = packs
         self._extractors = {org: Extractor(org, packs)}
         self._plain = _plain_sides(self._extractors[org])
         self._rule_places = {plain.rule_name: plain.rule for plain in self._plain.values()}
         self._known: dict[_Names, _Kind] = {}
+        self._scanner = _Scanner(self._plain.values()) if compiled and BUILT else None
 
     def read(self, block: Block) -> Columns:
         """Read a block."""
-        with block.path.open("rb") as file, _no_garbage():
+        with block.path.open("rb") as file:
             file.seek(block.begin)
-            raw = file.read(block.end - block.begin) if block.end - block.begin <= BLOCK_BYTES_MAX else b""
-            return self._columns(self._read_at_once(raw, block.begin) or self._read_one_by_one(block))
+            if block.end - block.begin > BLOCK_BYTES_MAX:
+                return self._columns(self._read_one_by_one(file, block.end))
+            raw = file.read(block.end - block.begin)
+        if self._scanner is None:
+            return self._read_lines(raw, block.begin)
+        scanned = self._scanner.scan(raw, block.begin)
+        if not len(scanned.rest):
+            return scanned.alone()
+        rest = self._read_lines(scanned.text_of_rest(raw, block.begin), 0)
+        self._scanner.know(self._known)
+        return scanned.beside(rest)
+
+    def _read_lines(self, raw: bytes, begin: int) -> Columns:
+        with _no_garbage():
+            read = self._read_at_once(raw, begin) or self._read_one_by_one(BytesIO(raw), len(raw), begin)
+            return self._columns(read)
 
     def _read_at_once(self, raw: bytes, begin: int) -> "_Read | None":
         """Read lines that are an event each; None: some are not, or cannot be told apart without a closer look."""
@@ -221,31 +257,29 @@ class ColumnReader:
                 return None
         return _Read(count, lines, events, names, amounts)
 
-    def _read_one_by_one(self, block: Block) -> "_Read":
+    def _read_one_by_one(self, source: BinaryIO, end: int, begin: int = 0) -> "_Read":
+        """Read the lines up to a place of `source`, whose own first byte stands at `begin` of the file."""
         rows: list[tuple[int, int, int, bool]] = []
-        told = []
+        told: list[timedelta | None] = []
         events: list[PostedEvent] = []
         count = 0
-        with block.path.open("rb") as file:
-            file.seek(block.begin)
-            for number, offset, raw in raw_lines(file, block.end):
-                count = number
-                if not raw.strip():
-                    continue
-                event, time = _event(raw), told_time(raw)
-                if time is not None:
-                    told.append(time - EPOCH)
-                rows.append((0, offset, number - 1, event is not None))
-                if event is not None:
-                    events.append(event)
+        for number, offset, raw in raw_lines(source, end):
+            count = number
+            if not raw.strip():
+                continue
+            event, time = _event(raw), told_time(raw)
+            told.append(None if time is None else time - EPOCH)
+            rows.append((0, begin + offset, number - 1, event is not None))
+            if event is not None:
+                events.append(event)
         names, amounts = list(map(_names_of, events)), list(map(_amount_of, events))
         return _Read(count, np.array(rows, LINES), events, names, amounts, _microseconds(told))
 
     def _columns(self, read: "_Read") -> Columns:
         is_event, events = read.lines["is_event"], read.events
         at = _microseconds([(event.received_at or event.occurred_at) - EPOCH for event in events])
-        before = np.cumsum(is_event)  # a line that is no event is told of with the event before it
-        read.lines["at"] = np.concatenate((np.array([FIRST]), at))[before]
+        read.lines["at"][is_event] = at
+        _tell_with_the_event_before(read.lines)
         legs, closer = self._legs(read)
         legs["at"] = at[legs["line"]]
         legs["until_ms"] += legs["at"] // 1000
@@ -270,11 +304,10 @@ class ColumnReader:
             closer += sorted(set(chosen.tolist()) - set(places)) if len(places) < len(chosen) else []
         return np.concatenate(found), closer
 
-    def _plain_places(self, plain: _Plain, read: "_Read", chosen: list[int]) -> tuple[list[int], list[Any]]:
+    def _plain_places(self, plain: _Plain, read: "_Read", chosen: list[int]) -> tuple[list[int], list[str]]:
         """Return which of the chosen events are plain, with their keys."""
         events = read.events if len(chosen) == len(read.events) else [read.events[place] for place in chosen]
         keys: list[Any] = [list(map(get, events)) for get in plain.key]
-        texts = keys[0] if len(keys) == 1 else list(zip(*keys, strict=True))
         if (
             all(map(all, keys))
             and not any(any(map(str.isspace, key)) for key in keys)
@@ -282,16 +315,16 @@ class ColumnReader:
             and set(map(_received_at_of, events)) <= _NONE
             and _are_plain_amounts([read.amounts[place] for place in chosen])
         ):
-            return chosen, texts
+            return chosen, _texts(keys)
         is_plain = [
-            filled([text] if len(keys) == 1 else list(text))
+            filled(list(key))
             and event.supersedes is None
             and event.amount is not None
             and is_plain_amount(event.amount)
             and (event.received_at is None or event.occurred_at - event.received_at <= AHEAD_MAX)
-            for text, event in zip(texts, events, strict=True)
+            for key, event in zip(zip(*keys, strict=True), events, strict=True)
         ]
-        return list(compress(chosen, is_plain)), list(compress(texts, is_plain))
+        return list(compress(chosen, is_plain)), _texts([list(compress(part, is_plain)) for part in keys])
 
     def _kind(self, names: _Names) -> _Kind:
         kind = self._known.get(names)
@@ -326,8 +359,8 @@ class ColumnReader:
                 if name.keyless:
                     keyless.append(record)
                 elif name.rule in self._rule_places:
-                    key = name.key if len(name.key) > 1 else name.key[0]
-                    groups.append(int(_mixed([key], self._rule_places[name.rule])[0]))
+                    key = _texts([[part] for part in name.key])
+                    groups.append(int(_mixed(key, self._rule_places[name.rule])[0]))
         legs = np.zeros(len(groups), LEGS)
         legs["group"] = np.array(groups, np.uint64)
         legs["side"] = SPOILS
@@ -346,6 +379,81 @@ class ColumnReader:
         return [(read_group_key(group), leg.record) for group, leg in legs]
 
 
+class _Scanned(NamedTuple):
+    """What C read of a block."""
+
+    lines: NDArray[Any]
+    """All, as `LINES`; of those among the rest only number and offset."""
+    legs: NDArray[Any]
+    rest: NDArray[np.int64]
+    """Numbers of the lines that it left."""
+
+    def alone(self) -> Columns:
+        """Return the columns of a block of which nothing was left."""
+        return Columns(len(self.lines), self.lines, self.legs, _hashes([]), self.lines["at"].copy())
+
+    def text_of_rest(self, raw: bytes, begin: int) -> bytes:
+        """Return the lines that were left, of a block that begins at a place of its file."""
+        if len(self.rest) == len(self.lines):
+            return raw
+        begins = self.lines["offset"] - begin
+        ends = np.append(begins[1:], len(raw))
+        return b"".join(
+            [raw[begin:end] for begin, end in zip(begins[self.rest].tolist(), ends[self.rest].tolist(), strict=True)]
+        )
+
+    def beside(self, rest: Columns) -> Columns:
+        """Return the columns of the whole block; `rest` are those of the lines that were left, in a text of their own."""
+        lines = self.lines
+        places = self.rest[rest.lines["number"]]
+        lines["at"][places] = rest.lines["at"]
+        lines["is_event"][places] = rest.lines["is_event"]
+        told = lines["at"].copy()
+        told[places] = rest.told
+        _tell_with_the_event_before(lines)
+        stays = np.ones(len(lines), bool)
+        stays[self.rest] = False
+        stays[places] = True
+        place_of = np.cumsum(stays) - 1
+        self.legs["line"] = place_of[self.legs["line"]]
+        rest.legs["line"] = place_of[places[rest.legs["line"]]]
+        legs = np.concatenate((self.legs, rest.legs))
+        return Columns(len(lines), lines[stays], legs, rest.keyless, told[stays])
+
+
+class _Scanner:
+    """C that reads the lines which are plain in every respect and of names that were looked at."""
+
+    def __init__(self, sides: Iterable[_Plain]) -> None:
+        sides = list(sides)
+        if len({field for side in sides for field in side.fields}) > _native.PARTS_MAX:
+            sides = []
+        self._sides = [(_spread(side.rule), side.side, side.wait_ms, side.fields) for side in sides]
+        self._place_of = {id(side): place for place, side in enumerate(sides)}
+        self._looked_at = 0
+        self._kinds: dict[_Names, tuple[_Names, int, int]] = {}
+        self._scanner = _native.Scanner(self._sides, [])
+
+    def know(self, known: Mapping[_Names, _Kind]) -> None:
+        """Let it know the names that were looked at since."""
+        if len(known) == self._looked_at or len(self._kinds) >= _native.KINDS_MAX:
+            return
+        self._looked_at = len(known)
+        for names, kind in known.items():
+            side = -1 if kind.plain is None else self._place_of.get(id(kind.plain))
+            is_ascii = all(name is None or name.isascii() for name in names)
+            if side is not None and is_ascii and not kind.is_close and len(self._kinds) < _native.KINDS_MAX:
+                self._kinds[names] = (names, side, kind.status)
+        self._scanner = _native.Scanner(self._sides, list(self._kinds.values()))
+
+    def scan(self, raw: bytes, begin: int) -> _Scanned:
+        """Read a block that begins at a place of its file."""
+        count = raw.count(b"\n") + 1
+        lines, legs, rest = np.empty(count, LINES), np.empty(count, LEGS), np.empty(count, np.int64)
+        read, made, left = self._scanner.scan(raw, begin, lines.view(np.uint8), legs.view(np.uint8), rest)
+        return _Scanned(lines[:read], legs[:made], rest[:left])
+
+
 class _Read(NamedTuple):
     """The events of a block, in columns as far as they are asked for often."""
 
@@ -360,7 +468,7 @@ class _Read(NamedTuple):
 
 
 def _legs_of_side(
-    plain: _Plain, read: _Read, places: list[int], texts: list[Any], statuses: "NDArray[np.int64]"
+    plain: _Plain, read: _Read, places: list[int], texts: list[str], statuses: "NDArray[np.int64]"
 ) -> "NDArray[Any]":
     legs = np.empty(len(places), LEGS)
     money = [(read.amounts[place], read.names[place][_CURRENCY]) for place in places]
@@ -403,19 +511,36 @@ def _event(raw: bytes) -> PostedEvent | None:
         return None
 
 
-_SPREAD = 0x9E3779B97F4A7C15
+def _tell_with_the_event_before(lines: "NDArray[Any]") -> None:
+    """Give lines that are no event the time of the event before them: they are told of with it."""
+    is_event = lines["is_event"]
+    if not is_event.all():
+        before = np.maximum.accumulate(np.where(is_event, np.arange(len(lines)), -1))
+        lines["at"] = np.where(before < 0, FIRST, lines["at"][before])
 
 
-def _microseconds(since_epoch: list[timedelta]) -> "NDArray[np.int64]":
+def _texts(keys: list[list[Any]]) -> list[str]:
+    """Return keys, given by their parts, as texts: no two are one, since each part of several has its length before it."""
+    if len(keys) == 1:
+        return keys[0]
+    return ["".join([f"{len(part)}:{part}" for part in key]) for key in zip(*keys, strict=True)]
+
+
+def _microseconds(since_epoch: Sequence[timedelta | None]) -> "NDArray[np.int64]":
     return np.array(since_epoch, "m8[us]").view(np.int64)
 
 
-def _mixed(keys: list[Any], rule: int) -> "NDArray[np.uint64]":
+def _spread(rule: int) -> int:
+    """Return what tells the groups of one rule from those of another."""
+    return (rule + 1) * 0x9E3779B97F4A7C15 % 2**64
+
+
+def _mixed(keys: list[str], rule: int) -> "NDArray[np.uint64]":
     """Return hashes of keys under a rule."""
-    return _hashes(keys) ^ (np.uint64((rule + 1) * _SPREAD % 2**64))
+    return _hashes(keys) ^ np.uint64(_spread(rule))
 
 
-def _hashes(values: list[Any]) -> "NDArray[np.uint64]":
+def _hashes(values: list[str]) -> "NDArray[np.uint64]":
     return np.fromiter(map(hash, values), np.int64, len(values)).view(np.uint64)
 
 

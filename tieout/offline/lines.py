@@ -58,8 +58,7 @@ class EventFiles:
 
     def __enter__(self) -> Self:
         with self._stack:
-            scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tieout-replay-")))
-            self._files = [_look(path, scratch / str(number)) for number, path in enumerate(self._paths)]
+            self._files = [_look(path, self._stack) for path in self._paths]
             self._stack = self._stack.pop_all()
         return self
 
@@ -74,6 +73,11 @@ class EventFiles:
         """Yield every event; lines that are none are complained about."""
         streams = [file.read(complain) for file in self._files]
         return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_received)
+
+
+def unnamed_file(stack: ExitStack) -> BinaryIO:
+    """Open a file on disk that has no name, so that nothing is left of it, whatever ends the process."""
+    return stack.enter_context(tempfile.TemporaryFile())
 
 
 _received = attrgetter("received_at")
@@ -97,34 +101,35 @@ class _File(NamedTuple):
 
     name: str
     """As the user wrote it."""
-    content: Path
+    content: BinaryIO
     lines: int
     in_order: bool
-    scratch: Path
+    scratch: ExitStack
+    """Closes what is opened on the way."""
 
     def read(self, complain: Complain) -> Iterator[Line]:
         lines = _lines(self, complain)
         return lines if self.in_order else _sorted(lines, self.scratch, self.name)
 
 
-def _look(path: Path, scratch: Path) -> _File:
+def _look(path: Path, scratch: ExitStack) -> _File:
     try:
-        content = path
+        content: BinaryIO = scratch.enter_context(path.open("rb"))
         if not path.is_file():
-            content = scratch.with_suffix(".copy")
-            with path.open("rb") as source, content.open("wb") as target:
-                shutil.copyfileobj(source, target)
+            copy = unnamed_file(scratch)
+            shutil.copyfileobj(content, copy)
+            copy.seek(0)
+            content = copy
         lines, in_order, last = 0, True, None
-        with content.open("rb") as file:
-            for _, _, raw in raw_lines(file):
-                if not raw.strip():
-                    continue
-                lines += 1
-                time = told_time(raw)
-                if time is None:
-                    continue
-                in_order = in_order and (last is None or time >= last)
-                last = time
+        for _, _, raw in raw_lines(content):
+            if not raw.strip():
+                continue
+            lines += 1
+            time = told_time(raw)
+            if time is None:
+                continue
+            in_order = in_order and (last is None or time >= last)
+            last = time
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     return _File(str(path), content, lines, in_order, scratch)
@@ -160,11 +165,11 @@ def raw_lines(file: BinaryIO, end: int | None = None) -> Iterator[tuple[int, int
 
 
 def _lines(file: _File, complain: Complain) -> Iterator[Line]:
-    with file.content.open("rb") as content:
-        for number, _, raw in raw_lines(content):
-            line = read_line(raw, Place(file.name, number), complain) if raw.strip() else None
-            if line is not None:
-                yield line
+    file.content.seek(0)
+    for number, _, raw in raw_lines(file.content):
+        line = read_line(raw, Place(file.name, number), complain) if raw.strip() else None
+        if line is not None:
+            yield line
 
 
 def read_line(raw: bytes, place: Place, complain: Complain) -> Line | None:
@@ -180,32 +185,31 @@ def read_line(raw: bytes, place: Place, complain: Complain) -> Line | None:
     return Line((posted.received_at or posted.occurred_at).astimezone(UTC), place, posted)
 
 
-def _sorted(lines: Iterator[Line], scratch: Path, name: str) -> Iterator[Line]:
+def _sorted(lines: Iterator[Line], scratch: ExitStack, name: str) -> Iterator[Line]:
     """Sort by receipt in runs on disk; equal receipts keep their order, for runs are merged in theirs."""
-    runs: list[Path] = []
+    runs: list[BinaryIO] = []
     run: list[Line] = []
     for line in lines:
         run.append(line)
         if len(run) >= RUN_LINES:
-            runs.append(_write_run(run, scratch.with_suffix(f".run{len(runs)}")))
+            runs.append(unnamed_file(scratch))
+            _write_run(run, runs[-1])
             run = []
     run.sort(key=_received)
-    return heapq.merge(*(_read_run(path, name) for path in runs), run, key=_received)
+    return heapq.merge(*(_read_run(file, name) for file in runs), run, key=_received)
 
 
-def _write_run(run: list[Line], path: Path) -> Path:
+def _write_run(run: list[Line], file: BinaryIO) -> None:
     run.sort(key=_received)
     encode = msgspec.json.Encoder().encode
-    with path.open("wb") as file:
-        for line in run:
-            row = _encode_run((line.place.line, encode(line.posted)))
-            file.write(len(row).to_bytes(_RUN_HEAD_BYTES) + row)
-    return path
+    for line in run:
+        row = _encode_run((line.place.line, encode(line.posted)))
+        file.write(len(row).to_bytes(_RUN_HEAD_BYTES) + row)
 
 
-def _read_run(path: Path, name: str) -> Iterator[Line]:
-    with path.open("rb") as file:
-        while head := file.read(_RUN_HEAD_BYTES):
-            number, raw = _decode_run(file.read(int.from_bytes(head)))
-            posted = decode_posted(raw)
-            yield Line((posted.received_at or posted.occurred_at).astimezone(UTC), Place(name, number), posted)
+def _read_run(file: BinaryIO, name: str) -> Iterator[Line]:
+    file.seek(0)
+    while head := file.read(_RUN_HEAD_BYTES):
+        number, raw = _decode_run(file.read(int.from_bytes(head)))
+        posted = decode_posted(raw)
+        yield Line((posted.received_at or posted.occurred_at).astimezone(UTC), Place(name, number), posted)

@@ -1,6 +1,5 @@
 """`tieout replay`: events from files through the same core as the services, without Kafka."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -41,6 +40,7 @@ def replay(
     step: Step = lambda _done, _of: None,
     items: bool = True,
     ahead_bytes_min: int = AHEAD_BYTES_MIN,
+    compiled: bool = True,
 ) -> Replayed:
     """Run the files through the core and let log time come to `until`.
 
@@ -57,11 +57,12 @@ def replay(
         step: told of progress (done, in all; lines, or bytes where files are read ahead).
         items: keep the items of matches and pending groups as well; without them memory stays smaller.
         ahead_bytes_min: size of the files together from which they are read ahead.
+        compiled: let C read what is plain, where it is built; results are the same.
     """
     run = _Run(OfflineEngine(packs, items=items), org, complain)
     settled = None
     if not items and _may_be_read_ahead(paths, packs, ahead_bytes_min):
-        settled = _run_ahead(run, paths, packs, org, step)
+        settled = _run_ahead(run, paths, packs, org, step, compiled=compiled)
     else:
         _run_all(run, paths, step)
     if until is not None:
@@ -93,13 +94,14 @@ def _may_be_read_ahead(paths: Sequence[Path], packs: Mapping[str, Sequence[Rule]
     return may_be_plain(packs)
 
 
-def _run_ahead(run: "_Run", paths: Sequence[Path], packs: Mapping[str, Sequence[Rule]], org: str, step: Step) -> int:
+def _run_ahead(
+    run: "_Run", paths: Sequence[Path], packs: Mapping[str, Sequence[Rule]], org: str, step: Step, *, compiled: bool
+) -> int:
     from tieout.offline.ahead import NO_EVENT, SETTLED, Ahead
 
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tieout-replay-")))
-        ahead = Ahead(paths, folder)
-        ahead.read(packs, org, step)
+        ahead = stack.enter_context(Ahead(paths))
+        ahead.read(packs, org, step, compiled=compiled)
         files = [stack.enter_context(path.open("rb")) for path in paths]
         for lines, fate in ahead.passages():
             times, is_left = lines["at"] // 1000, fate != SETTLED

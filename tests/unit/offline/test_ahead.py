@@ -1,7 +1,10 @@
 """Reading ahead changes nothing: whatever stands in the files, the core that sees them all says the same, in the same order."""
 
 import json
+import multiprocessing
+import os
 import tempfile
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -89,7 +92,9 @@ def packs_of(rules: list[dict[str, Any]]) -> Packs:
     return {"test": list(validate_rules({"version": 1, "pack": "test", "rules": rules}).rules)}
 
 
-def said(paths: list[Path], packs: Packs, bytes_min: int, until: datetime | None = UNTIL) -> tuple[Any, int | None]:
+def said(
+    paths: list[Path], packs: Packs, bytes_min: int, until: datetime | None = UNTIL, *, compiled: bool = True
+) -> tuple[Any, int | None]:
     """Everything that a replay says, and how many events it settled ahead."""
     told: list[str] = []
     done = replaying.replay(
@@ -100,6 +105,7 @@ def said(paths: list[Path], packs: Packs, bytes_min: int, until: datetime | None
         complain=lambda place, what: told.append(f"{place}: {what}"),
         items=False,
         ahead_bytes_min=bytes_min,
+        compiled=compiled,
     )
     engine = done.engine
     results = [msgspec.json.encode(one) for one in (engine.revisions, engine.checks, engine.dead_letters)]
@@ -108,10 +114,10 @@ def said(paths: list[Path], packs: Packs, bytes_min: int, until: datetime | None
     return (told, *results, last, at_end), done.settled_ahead
 
 
-def both(paths: list[Path], packs: Packs, until: datetime | None = UNTIL) -> int | None:
+def both(paths: list[Path], packs: Packs, until: datetime | None = UNTIL, *, compiled: bool = True) -> int | None:
     """Hold the two ways together; return how many events were settled ahead."""
     reference, none = said(paths, packs, NEVER, until)
-    found, settled = said(paths, packs, 0, until)
+    found, settled = said(paths, packs, 0, until, compiled=compiled)
     assert none is None
     for one, other in zip(found, reference, strict=True):
         assert one == other
@@ -230,9 +236,10 @@ def file_sets(draw: st.DrawFn) -> list[bytes]:
     st.sampled_from(sorted(RULE_SETS)),
     st.sampled_from([(1, 1, 1, 1, 1), (300, 2, 3, 2, 3), (100_000, 50, 4, 5, 1000)]),
     st.booleans(),
+    st.booleans(),
 )
 def test_whatever_stands_in_the_files_the_core_would_have_said_the_same(
-    files: list[bytes], rules: str, sizes: tuple[int, int, int, int, int], to_the_end: bool
+    files: list[bytes], rules: str, sizes: tuple[int, int, int, int, int], to_the_end: bool, compiled: bool
 ) -> None:
     """With small blocks, partitions, pieces and runs."""
     block, partition, piece, run, collect = sizes
@@ -247,7 +254,7 @@ def test_whatever_stands_in_the_files_the_core_would_have_said_the_same(
         paths = [Path(folder) / f"{number}.jsonl" for number in range(len(files))]
         for path, content in zip(paths, files, strict=True):
             path.write_bytes(content)
-        both(paths, packs_of(RULE_SETS[rules]), UNTIL if to_the_end else None)
+        both(paths, packs_of(RULE_SETS[rules]), UNTIL if to_the_end else None, compiled=compiled)
 
 
 CASES = [case for case in load_match_cases() if not any(has_placeholder(event) for event in case.events)]
@@ -357,8 +364,8 @@ def test_as_many_events_as_lines_are_no_proof_that_each_line_is_one(tmp_path: Pa
     assert [line.split("/")[-1].split(" refused")[0] for line in told] == [f"events.jsonl:{n}:" for n in (1, 2, 3)]
 
 
-def test_several_processes_find_the_pairs_that_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reads some of the blocks, and the sides of a pair stand in different files."""
+def payments_in_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The sides of a pair stand in different files, and two readers have blocks of a few lines to read."""
     monkeypatch.setattr(readers, "TOGETHER_BYTES_MIN", 0)
     monkeypatch.setattr(readers, "BLOCKS_AT_ONCE", 2)
     monkeypatch.setattr(readers, "_processors", lambda: 2)
@@ -379,7 +386,72 @@ def test_several_processes_find_the_pairs_that_one_finds(tmp_path: Path, monkeyp
         ]
         paths.append(tmp_path / f"{source}.jsonl")
         paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert both(paths, packs_of([rule()])) == 1000 - 2 * 10
+    return paths
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_several_readers_find_the_pairs_that_one_finds(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that read in C, or processes: each reads some of the blocks."""
+    paths = payments_in_two_files(tmp_path, monkeypatch)
+    assert both(paths, packs_of([rule()]), compiled=compiled) == 1000 - 2 * 10
+
+
+def test_a_reader_that_is_killed_ends_the_replay_in_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ended is not read past, nor waited for."""
+    paths = payments_in_two_files(tmp_path, monkeypatch)
+
+    def kill_one(_done: int, _of: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(readers.ReaderLost, match="killed or out of memory"):
+        replaying.replay(
+            paths,
+            packs_of([rule()]),
+            org="acme",
+            until=UNTIL,
+            complain=lambda _place, _what: None,
+            step=kill_one,
+            items=False,
+            ahead_bytes_min=0,
+            compiled=False,
+        )
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("bytes_min", [0, NEVER])
+def test_nothing_that_a_killed_replay_would_leave_has_a_name(
+    bytes_min: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scratch files of a file out of order, read ahead or not, and of a pipe."""
+    scratch, path, pipe = tmp_path / "scratch", tmp_path / "events.jsonl", tmp_path / "pipe"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(lines, "RUN_LINES", 2)
+    monkeypatch.setattr(ahead, "SORTED_LINES", 2)
+    monkeypatch.setattr(replaying, "COLLECT_EVENTS", 1)
+    rows = [one_event("ledger", minute, refs={"p": str(minute)}) for minute in (9, 2, 7, 1, 5)]
+    path.write_bytes(b"".join(rows))
+    if bytes_min:
+        os.mkfifo(pipe)
+        threading.Thread(target=pipe.write_bytes, args=(rows[0],), daemon=True).start()
+    seen: list[list[Path]] = []
+    replaying.replay(
+        [path, pipe] if bytes_min else [path],
+        packs_of([rule()]),
+        org="acme",
+        until=None,
+        complain=lambda _place, _what: None,
+        step=lambda _done, _of: seen.append(list(scratch.iterdir())),
+        items=False,
+        ahead_bytes_min=bytes_min,
+    )
+    assert seen
+    assert not any(seen)
 
 
 def test_an_engine_that_keeps_items_sees_every_event(tmp_path: Path) -> None:
