@@ -39,6 +39,7 @@ PROGRESS_INTERVAL_S = 0.8
 OBSERVE_S = 1.0
 REBALANCE_TIMEOUT_MS = 30_000
 POLL_LOOP = "poll"
+TOPICS = "topics"
 RESTORED = "restored"
 
 log = structlog.get_logger(__name__)
@@ -132,7 +133,7 @@ async def run(
         TieoutError: one clear message and the exit code.
     """
     sock = listener or listen(settings.http_host, settings.http_port)
-    health = Health([RESTORED])
+    health = Health([TOPICS])
     ops = asyncio.create_task(serve_ops(ops_app(health), settings.http_host, settings.http_port, sock))
     end_tracing = configure_tracing("matcher", settings)
     try:
@@ -165,6 +166,8 @@ async def _run_worker(
         input_end=lambda number: ends.known.get(number, 0),
     )
     health.watch(POLL_LOOP)
+    health.check(RESTORED, lambda: _trouble(worker.status()))
+    health.set_ready(TOPICS)
     try:
         await state_log.start()
         await reader.start()
@@ -178,7 +181,7 @@ async def _run_worker(
             worker.run(stop),
             Watchdog(settings.stall_timeout_s).run(worker.status),
             ends.run(worker.owned),
-            _observe(worker, meter, health),
+            _observe(worker, meter),
         )
         log.info("matcher stopped")
     finally:
@@ -199,18 +202,15 @@ async def _first_to_end(*parts: Coroutine[None, None, None]) -> None:
         task.result()
 
 
-async def _observe(worker: Worker, meter: PrometheusMeter, health: Health) -> None:
+async def _observe(worker: Worker, meter: PrometheusMeter) -> None:
     while True:
-        status = worker.status()
-        meter.observe(status)
-        _tell(health, status)
+        meter.observe(worker.status())
         await asyncio.sleep(OBSERVE_S)
 
 
-def _tell(health: Health, status: Status) -> None:
+def _trouble(status: Status) -> str | None:
+    """Return why the matcher is not ready; None while it is."""
     if status.ready:
-        health.set_ready(RESTORED)
-        return
+        return None
     waiting = sorted(one.number for one in status.partitions if not one.restored)
-    reason = status.halted or (f"restoring partitions {waiting}" if status.joined else "waiting for the consumer group")
-    health.set_not_ready(RESTORED, reason)
+    return status.halted or (f"restoring partitions {waiting}" if status.joined else "waiting for the consumer group")

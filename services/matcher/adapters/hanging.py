@@ -107,9 +107,10 @@ async def _ends(
 async def _ask_ends(
     producer: "AIOKafkaProducer", isolation: int, places: Sequence[TopicPartition]
 ) -> dict[TopicPartition, int]:
+    # Together: the client asks once for all that it does not know.
+    await asyncio.gather(*[producer.partitions_for(topic) for topic, _ in places])
     by_leader: dict[int, list[tuple[str, list[tuple[int, int]]]]] = {}
     for topic, number in places:
-        await producer.partitions_for(topic)
         leader = producer.client.cluster.leader_for_partition(TopicPartition(topic, number))
         if leader is None or leader == NO_LEADER:
             raise LeaderNotAvailableError(f"{topic}, partition {number}")

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, OffsetOutOfRangeError
 
-from services.matcher.adapters.reader import opened
+from services.matcher.adapters.reader import Readers, opened
 from services.matcher.adapters.state_format import StateReader
 from services.matcher.ports import StateRecord, TransactionFailed
 from shared.errors import UsageError
@@ -16,7 +16,10 @@ from shared.kafka.client import admin
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import Topics
 
-POLL_MS = 500
+POLL_MS = 5
+"""Short: the client wakes nobody up when all that has come is the end of a transaction, which a log of them ends with."""
+END_WAIT_MS = 10
+"""How long a fetch at the end of a log is kept waiting, and with it what is asked next over its connection."""
 READ_RECORDS_MAX = 20
 """Per poll; records hold up to 600 kB."""
 SILENCE_TIMEOUT_S = 60.0
@@ -36,6 +39,8 @@ class KafkaStateLog:
         self._kafka = kafka
         self._topics = topics
         self._partitions = partitions
+        # Unlike hot topics: answer at once, so that the end of the log is not waited for.
+        self._readers = Readers(kafka, max_partition_fetch_bytes=8_000_000, fetch_max_wait_ms=END_WAIT_MS)
         self._admin: AIOKafkaAdminClient | None = None
         self._trimming: set[asyncio.Task[None]] = set()
         self._can_trim = True
@@ -50,6 +55,7 @@ class KafkaStateLog:
         for task in self._trimming:
             task.cancel()
         await asyncio.gather(*self._trimming, return_exceptions=True)
+        await self._readers.close()
         if self._admin is not None:
             await self._admin.close()
 
@@ -61,8 +67,7 @@ class KafkaStateLog:
         place = TopicPartition(self._topics.matcher_state, partition)
         state = StateReader()
         try:
-            # Unlike hot topics: answer at once, so that the end of the log is not waited for.
-            async with opened(self._kafka, max_partition_fetch_bytes=8_000_000) as reader:
+            async with self._readers.one() as reader:
                 reader.assign([place])
                 end = (await reader.end_offsets([place]))[place]
                 start = (await reader.beginning_offsets([place]))[place]

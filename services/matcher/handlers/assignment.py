@@ -21,7 +21,7 @@ from services.matcher.use_cases.restore import restore
 from shared.errors import TieoutError, UsageError
 
 RESTORES_MAX = 4
-"""Restores at a time: more only take turns at one CPU."""
+"""States read at a time: more only take turns at one CPU. Starts before them wait for the broker, all at once."""
 FENCED_PAUSE_S = 1.0
 """After being fenced: time for the group to tell which of two owners is the zombie."""
 BACKOFF_FIRST_S = 0.1
@@ -151,9 +151,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # the client 
         begun_s = time.monotonic()
         transactions = self._workshop.transactions(slot.number)
         try:
+            # Before the state is read: from here on nobody else can add to it.
+            await transactions.start()
             async with self._restoring:
-                # Before the state is read: from here on nobody else can add to it.
-                await transactions.start()
                 partition = await self._restore(slot)
             end_if_cancelled()
             seconds = time.monotonic() - begun_s
