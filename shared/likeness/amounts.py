@@ -1,7 +1,6 @@
 """Why two amounts that differ may be the same money: the first kind that fits, from the surest to the vaguest."""
 
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
@@ -294,11 +293,26 @@ def _day_off(expected: Money, actual: Money) -> Likeness | None:
 # ---- the other way round: what an amount may stand beside
 
 
-def like_amounts(amount: Decimal, currency: str | None, among: AbstractSet[int] | None = None) -> frozenset[Decimal]:
+class Sizes:
+    """The sizes in minor units that there are of a currency."""
+
+    def __init__(self, sizes: Iterable[int] = ()) -> None:
+        self.exact: set[int] = set()
+        self.near: set[int] = set()
+        """And those around them: of what is not even near, nothing more is computed."""
+        for size in sizes:
+            self.add(size)
+
+    def add(self, size: int) -> None:
+        self.exact.add(size)
+        self.near.update((size - 1, size, size + 1, size + 2))
+
+
+def like_amounts(amount: Decimal, currency: str | None, among: Sizes | None = None) -> frozenset[Decimal]:
     """Return the other amounts of the same currency that `likeness` may call like `amount`.
 
     Few and exact, so that an index finds them. Amounts rounded to whole units are left out: too many round to one.
-    `among`: of fees and taxes, which are most of them, only these sizes in minor units.
+    `among`: of fees and taxes, which are most of them, only these sizes.
     """
     if not amount:
         return frozenset()
@@ -307,10 +321,7 @@ def like_amounts(amount: Decimal, currency: str | None, among: AbstractSet[int] 
     same_sign = {*_scaled(size, decimals), *_swapped(size, decimals), *_beside(size, decimals)}
     units = EXACT.scaleb(size, decimals)
     if units == int(units):
-        found_units = _with_fee_or_tax(int(units), currency)
-        if among is not None:
-            found_units &= among
-        same_sign |= {EXACT.scaleb(Decimal(one), -decimals) for one in found_units}
+        same_sign |= {EXACT.scaleb(Decimal(one), -decimals) for one in _with_fee_or_tax(int(units), currency, among)}
     found = {value if amount > 0 else value.copy_negate() for value in same_sign if value > 0 and value != size}
     return frozenset(found | {amount.copy_negate()})
 
@@ -342,15 +353,17 @@ def _beside(size: Decimal, decimals: int) -> Iterator[Decimal]:
     yield EXACT.subtract(size, unit)
 
 
-def _with_fee_or_tax(units: int, currency: str | None) -> set[int]:
+def _with_fee_or_tax(units: int, currency: str | None, among: Sizes | None) -> set[int]:
     """Return sizes in minor units, and those beside them: rounding may have gone either way."""
     found: set[int] = set()
     for factor, fixed, divisor in _fees_and_taxes(currency):
-        middle, rest = divmod(units * factor + fixed, divisor)
-        if not rest and middle % 2:  # a half goes to the even side
+        middle = (units * factor + fixed) // divisor
+        if among is not None and middle not in among.near:
+            continue
+        if middle % 2 and not (units * factor + fixed) % divisor:  # a half goes to the even side
             middle -= 1
         found.update((middle - 1, middle, middle + 1))
-    return found
+    return found if among is None else found & among.exact
 
 
 @cache

@@ -18,6 +18,7 @@ from shared.contracts.near_miss import NearMiss, NearMissKind
 from shared.likeness import (
     Likeness,
     Money,
+    Sizes,
     like_amounts,
     likeness,
     plausible_amounts,
@@ -65,6 +66,7 @@ KEYLESS_PREFIX: Final = "record:"
 MISSING_PREFIX: Final = "Missing"
 DUPLICATE: Final = "DuplicateChargeSuspected"
 _DAY = timedelta(days=1)
+_NO_SIZES: Final = Sizes()
 
 
 class LooseEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,7 +378,7 @@ class Shelf:
         self._by_id: dict[str, LooseEnd] = {}
         self._by_amount: dict[tuple[str, str, str, Decimal], list[tuple[datetime, str]]] = {}
         self._amounts: dict[tuple[str, str, str], list[Decimal]] = {}
-        self._units: dict[tuple[str, str, str], set[int]] = {}
+        self._sizes: dict[tuple[str, str, str], Sizes] = {}
         """The same in whole minor units, without signs."""
         self._currencies: set[str] = set()
         self._by_signature: dict[tuple[str, str, str], list[str]] = {}
@@ -391,7 +393,7 @@ class Shelf:
         if not bucket:
             insort(self._amounts.setdefault(place, []), end.amount)
             if (units := units_of(end.amount, end.currency or None)) is not None:
-                self._units.setdefault(place, set()).add(units)
+                self._sizes.setdefault(place, Sizes()).add(units)
         insort(bucket, (end.occurred_at, end.id))
         if not end.keyless:
             self._by_signature.setdefault((end.pack, end.has, end.signature), []).append(end.id)
@@ -407,8 +409,8 @@ class Shelf:
         if not end.keyless:
             yield from self._by_signature.get((end.pack, side, end.signature), [])[:NEAR_IN_TIME_MAX]
         left = CANDIDATES_MAX
-        units = self._units.get((end.pack, side, end.currency), set())
-        for amount in sorted(like_amounts(end.amount, end.currency or None, units)):
+        sizes = self._sizes.get((end.pack, side, end.currency), _NO_SIZES)
+        for amount in sorted(like_amounts(end.amount, end.currency or None, sizes)):
             for _, id_ in self._by_amount.get((end.pack, side, end.currency, amount), [])[:NEAR_IN_TIME_MAX]:
                 if left == 0:
                     break

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.likeness import KINDS, Likeness, Money, like_amounts, likeness, plausible_amounts, units_of
+from shared.likeness import KINDS, Likeness, Money, Sizes, like_amounts, likeness, plausible_amounts, units_of
 from shared.likeness.known import FEE_SHAPES, RATES_PER_USD
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -183,7 +183,12 @@ def test_asked_among_the_amounts_there_are_none_of_them_is_lost(amount: Decimal,
     offered = like_amounts(amount, currency)
     there_are = data.draw(st.sets(st.sampled_from(sorted(offered))))
     units = {one for one in (units_of(amount, currency) for amount in there_are) if one is not None}
-    assert there_are <= like_amounts(amount, currency, units) <= offered
+    units |= {one + step for one in units for step in data.draw(st.sets(st.integers(-3, 3), max_size=2))}
+    found = like_amounts(amount, currency, Sizes(units))
+    assert there_are <= found <= offered
+    assert found == {one for one in offered if units_of(one, currency) in units} | like_amounts(
+        amount, currency, Sizes()
+    )
 
 
 @given(AMOUNTS, AMOUNTS, st.sampled_from(["EUR", "JPY", "BHD"]), st.sampled_from(["EUR", "USD", "JPY"]))
