@@ -1,5 +1,6 @@
 """`tieout replay`: reconcile files offline."""
 
+import gc
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tieout.offline.explained import Explained
     from tieout.offline.lines import Place
     from tieout.offline.replay import Replayed
+
+
+GC_THRESHOLDS = (100_000, 20, 50)
+"""Results are kept to the end: to look through them for garbage as often as usual took a tenth of a replay."""
 
 
 class Format(StrEnum):
@@ -69,12 +74,16 @@ def replay(
 
     Prints the last revision of every discrepancy, with its near miss and cluster where there is one. Lines that cannot be used are named on stderr and the rest goes on.
     """
+    gc.disable()  # what imports make stays
     from shared.rules.load import load_rules
     from shared.settings import load_settings
     from tieout.offline.explained import explain
     from tieout.offline.replay import replay as run
     from tieout.offline.settings import OfflineSettings
 
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    gc.enable()
     packs: dict[str, Sequence[Rule]] = {}
     for path in rules:
         file = load_rules(path)

@@ -27,6 +27,8 @@ PARTITION_BYTES = 64_000_000
 """Of the files, for each partition of their legs: some 300,000 legs, which take 60 MB to be paired."""
 PARTITIONS_MAX = 256
 """As many files are open at once."""
+WRITTEN_LEGS = 20_000
+"""Legs that are put to their partitions at once, about 1 MB: of one block there are few for each."""
 PIECE_LINES = 100_000
 """Lines of a stream that are in memory at once while it is merged."""
 SORTED_LINES = 1_000_000
@@ -213,6 +215,8 @@ class _Legs:
     def __init__(self, open_: OpenFile, partitions: int) -> None:
         self._files = [open_() for _ in range(partitions)]
         self._keyless: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+        self._added: list[NDArray[Any]] = []
+        self._count = 0
 
     def add(self, columns: Columns, first_line: int) -> None:
         """Add the legs of a block whose lines begin at a place among all lines."""
@@ -220,17 +224,23 @@ class _Legs:
         legs["line"] += first_line
         if len(columns.keyless):
             self._keyless.append(columns.keyless)
-        if len(self._files) == 1:
-            self._files[0].write(legs.tobytes())
-            return
-        partition = (legs["group"] >> np.uint64(32)) % np.uint64(len(self._files))
+        self._added.append(legs)
+        self._count += len(legs)
+        if self._count >= WRITTEN_LEGS:
+            self._write()
+
+    def _write(self) -> None:
+        legs = np.concatenate(self._added) if self._added else np.empty(0, LEGS)
+        self._added, self._count = [], 0
+        partition = ((legs["group"] >> np.uint64(32)) % np.uint64(len(self._files))).astype(np.uint8)
         legs = legs[np.argsort(partition, kind="stable")]
-        ends = np.cumsum(np.bincount(partition.astype(np.int64), minlength=len(self._files)))
+        ends = np.cumsum(np.bincount(partition, minlength=len(self._files)))
         for file, begin, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
             file.write(legs[begin:end].tobytes())
 
     def settled(self) -> "Iterator[NDArray[np.int64]]":
         """Yield the lines of pairs that are plain and agree, partition by partition."""
+        self._write()
         keyless = np.unique(np.concatenate(self._keyless))
         for file in self._files:
             file.seek(0)

@@ -100,17 +100,17 @@ class OfflineEngine:
         """Let log time come to `time_ms` (milliseconds since 1970), so that what is due before it happens."""
         self._core.apply(CONTROL, Tick(0, 1, time_ms, [] if self._counted else None), self.offset)
 
-    def pass_over(self, times: Sequence[int]) -> None:
-        """Let events go by that were settled elsewhere, received at `times` (milliseconds, rising).
+    def pass_over(self, times: Sequence[int], begin: int, end: int) -> None:
+        """Let events go by that were settled elsewhere, received at `times[begin:end]` (milliseconds, rising).
 
         They settle among themselves; what they do to others is that log time moves, and timers fire at their places.
         """
-        begin, last = self.offset, len(times) - 1
+        offset, last = self.offset - begin, end - 1
         while (after := max(self._core.next_timer_at, self._core.log_time)) < times[last]:
-            place = bisect_right(times, after)
-            self.offset = begin + place
+            place = bisect_right(times, after, begin, end)
+            self.offset = offset + place
             self.advance(times[place])
-        self.offset = begin + last
+        self.offset = offset + last
         self.advance(times[last])
         self.offset += 1
 

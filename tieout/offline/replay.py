@@ -102,24 +102,25 @@ def _run_ahead(
     with ExitStack() as stack:
         ahead = stack.enter_context(Ahead(paths))
         ahead.read(packs, org, step, compiled=compiled)
-        files = [stack.enter_context(path.open("rb")) for path in paths]
+        files, names = [stack.enter_context(path.open("rb")) for path in paths], list(map(str, paths))
         for lines, fate in ahead.passages():
-            times, is_left = lines["at"] // 1000, fate != SETTLED
+            times = (lines["at"] // 1000).tolist()
+            left = (fate != SETTLED).nonzero()[0]
+            rows = zip(
+                left.tolist(), fate[left] != NO_EVENT, lines[["file", "offset", "number"]][left].tolist(), strict=True
+            )
             begin = 0
-            for place in [*is_left.nonzero()[0].tolist(), len(lines)]:
-                if begin < place:
-                    run.pass_over(times[begin:place].tolist())
+            for place, is_event, (file, offset, number) in rows:
+                run.pass_over(times, begin, place)
                 begin = place + 1
-                if place == len(lines):
-                    continue
                 run.collect_due()
-                file, offset, number = (int(lines[name][place]) for name in ("file", "offset", "number"))
                 files[file].seek(offset)
                 raw = files[file].readline(LINE_MAX_BYTES + 1)
-                line = read_line(raw, Place(str(paths[file]), number + 1), run.complain)
-                assert (line is None) == (fate[place] == NO_EVENT), "a line reads the same twice"
+                line = read_line(raw, Place(names[file], number + 1), run.complain)
+                assert (line is not None) == is_event, "a line reads the same twice"
                 if line is not None:
                     run.feed(line)
+            run.pass_over(times, begin, len(times))
         run.collect()
         return ahead.settled
 
@@ -149,9 +150,10 @@ class _Run:
         self._places[self.engine.offset] = line.place
         self.engine.feed(event)
 
-    def pass_over(self, times: Sequence[int]) -> None:
-        self.events += len(times)
-        self.engine.pass_over(times)
+    def pass_over(self, times: Sequence[int], begin: int, end: int) -> None:
+        if begin < end:
+            self.events += end - begin
+            self.engine.pass_over(times, begin, end)
 
     def collect_due(self) -> None:
         """Tell of dead letters where it was time for it since the last look."""
