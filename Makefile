@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUILD_NATIVE := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --reinstall-package tieout-native ./native
+SANITIZED := tests/unit/matcher/test_compiled.py tests/unit/offline/test_compiled_columns.py
 ENGINE ?= docker
 COMPOSE ?= docker compose --file deploy/compose/compose.yaml $(addprefix --profile ,$(PROFILES))
 
 .DEFAULT_GOAL := help
-.PHONY: help install native demo up down images test test-containers check format lock docs bench bench-all bench-peers clean
+.PHONY: help install native sanitize demo up down images test simulate faults test-containers check format lock docs bench bench-all bench-peers clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +28,13 @@ $(STAMP): pyproject.toml locks/dev.txt locks/uv.txt $(wildcard native/pyproject.
 
 native: install  ## build the matcher's hot path in C (native/); install does it where a C compiler is
 	@$(BUILD_NATIVE)
+
+sanitize: install ## what is compiled, on hostile and broken input, under AddressSanitizer and UBSan (gcc)
+	@rm -rf build/sanitized && mkdir -p build/sanitized/source && cp -r native/pyproject.toml native/tieout_native build/sanitized/source
+	@CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" LDFLAGS="-fsanitize=address,undefined" \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --no-cache --target build/sanitized/native ./build/sanitized/source
+	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/native \
+		$(BIN)/python -m pytest --timeout 3600 $(SANITIZED)
 
 demo: install    ## embedded Kafka and PostgreSQL, all services, a live stream; DEMO="--exit" leaves at the end
 	@$(BIN)/tieout demo $(DEMO)
@@ -95,4 +103,4 @@ lock: install    ## resolve the locks anew
 	@$(BIN)/python -m tieout.locks
 
 clean:           ## remove what builds and runs leave behind
-	@rm -rf $(VENV) native/build native/*.egg-info native/tieout_native/*.c .tieout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build native/build native/*.egg-info native/tieout_native/*.c .tieout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
