@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,17 +13,13 @@ import typer
 from shared.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from shared.contracts.discrepancy import Check, Discrepancy, Key
     from shared.rules.model import Rule
     from tieout.offline.explained import Explained
     from tieout.offline.lines import Place
     from tieout.offline.replay import Replayed
-
-
-GC_THRESHOLDS = (100_000, 20, 50)
-"""Results are kept to the end: to look through them for garbage as often as usual took a tenth of a replay."""
 
 
 class Format(StrEnum):
@@ -50,7 +47,10 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    events: Annotated[list[Path], typer.Argument(help="Event files, one JSON object a line.", show_default=False)],
+    events: Annotated[
+        list[Path],
+        typer.Argument(help="Event files, one JSON object a line; /dev/stdin reads what is piped in.", show_default=False),
+    ],
     rules: Annotated[list[Path], typer.Option(help="Rules file; may be given several times.", show_default=False)],
     until: Annotated[
         str | None, typer.Option(help="Advance log time to this time at the end, so that deadlines fire (RFC 3339).")
@@ -74,50 +74,58 @@ def replay(
 
     Prints the last revision of every discrepancy, with its near miss and cluster where there is one. Lines that cannot be used are named on stderr and the rest goes on.
     """
-    gc.disable()  # what imports make stays
     from shared.rules.load import load_rules
     from shared.settings import load_settings
     from tieout.offline.explained import explain
     from tieout.offline.replay import replay as run
     from tieout.offline.settings import OfflineSettings
 
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    gc.enable()
     packs: dict[str, Sequence[Rule]] = {}
     for path in rules:
         file = load_rules(path)
         if file.pack in packs:
             raise UsageError(f"{path}: the pack {file.pack!r} is already given by another --rules file; join them")
         packs[file.pack] = file.rules
-    with _Progress() as progress:
-        replayed = run(
-            events,
-            packs,
-            org=org,
-            until=time_of(until),
-            complain=progress.complain,
-            step=progress.step,
-            items=False,
-            compiled=load_settings(OfflineSettings).compiled,
-        )
-    engine = replayed.engine
-    last = engine.last_revisions()
-    shown = engine.revisions if all_revisions else last
-    explained = explain(engine.revisions)
-    if format_ is Format.TABLE:
-        _print_table(shown, explained)
-        if checks:
-            _print_check_table(engine.last_checks())
-        _print_summary(replayed)
-    else:
-        _print_explained(shown, explained)
-        if checks:
-            _print_lines(engine.last_checks())
-    if strict and replayed.complaints:
-        raise typer.Exit(2)
-    if fail_on is not None and _is_open(last, fail_on):
-        raise typer.Exit(1)
+    with _collected_rarely():
+        with _Progress() as progress:
+            replayed = run(
+                events,
+                packs,
+                org=org,
+                until=time_of(until),
+                complain=progress.complain,
+                step=progress.step,
+                items=False,
+                compiled=load_settings(OfflineSettings).compiled,
+            )
+        engine = replayed.engine
+        last = engine.last_revisions()
+        shown = engine.revisions if all_revisions else last
+        explained = explain(engine.revisions)
+        if format_ is Format.TABLE:
+            _print_table(shown, explained, _nothing_found(replayed, until))
+            if checks:
+                _print_check_table(engine.last_checks())
+            _print_summary(replayed)
+        else:
+            _print_explained(shown, explained)
+            if checks:
+                _print_lines(engine.last_checks())
+        if strict and replayed.complaints:
+            raise typer.Exit(2)
+        if fail_on is not None and _is_open(last, fail_on):
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _collected_rarely() -> "Iterator[None]":
+    """Results are kept to the end: to look through them for garbage as often as usual takes a tenth of a replay."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def time_of(text: str | None) -> datetime | None:
@@ -155,13 +163,20 @@ def _print_explained(discrepancies: "list[Discrepancy]", explained: "Explained")
     sys.stdout.buffer.flush()
 
 
-def _print_table(discrepancies: "list[Discrepancy]", explained: "Explained") -> None:
+def _nothing_found(replayed: "Replayed", until: str | None) -> str:
+    if not replayed.events:
+        return "No event was read, so nothing was compared."
+    waits = "" if until else "; what is due later still waits (--until lets it fall due)"
+    return f"No discrepancies up to {replayed.engine.log_time}{waits}."
+
+
+def _print_table(discrepancies: "list[Discrepancy]", explained: "Explained", nothing: str) -> None:
     rows = []
     for one in discrepancies:
         amount = f"{one.difference} {one.currency or ''}".strip() if one.difference is not None else ""
         rows.append(((one.state, one.severity, one.type, _key_text(one.key), amount), explained.sentence(one)))
     if not rows:
-        typer.echo("No discrepancies: the records agree.")
+        typer.echo(nothing)
         return
     _print_columns(("STATE", "SEVERITY", "TYPE", "KEY", "DIFFERENCE"), rows, figures={"DIFFERENCE"})
     for sentence in dict.fromkeys(cluster.sentence for cluster in explained.clusters.values()):

@@ -86,10 +86,18 @@ class Ahead:
                 for block, columns in read(_blocks(path)):
                     self._take(columns, legs)
                     step(sum(sizes[:file]) + block.end, sum(sizes))
-        self._fate = np.memmap(self._open(), np.uint8, "w+", shape=max(self.lines, 1))
+        self._fate = self._zeros(max(self.lines, 1))
         for settled in legs.settled():
             self._fate[settled] = SETTLED
             self.settled += len(settled)
+
+    def _zeros(self, count: int) -> "NDArray[np.uint8]":
+        """Return so many zeros, on disk."""
+        file = self._open()
+        for begin in range(0, count, PIECE_LINES):  # written, for a disk that is full may not come to light in a map
+            file.write(bytes(min(count - begin, PIECE_LINES)))
+        file.flush()
+        return np.memmap(file, np.uint8, "r+", shape=count)
 
     def _take(self, columns: Columns, legs: "_Legs") -> None:
         legs.add(columns, self.lines)

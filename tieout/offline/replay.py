@@ -1,5 +1,7 @@
 """`tieout replay`: events from files through the same core as the services, without Kafka."""
 
+import errno
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.contracts.event import EventRefused, accept, milliseconds
+from shared.errors import TieoutError
 from shared.rules.model import Rule
 from tieout.offline.engine import OfflineEngine
 from tieout.offline.lines import LINE_MAX_BYTES, Complain, EventFiles, Line, Place, read_line
@@ -17,7 +20,13 @@ COLLECT_EVENTS = 1_000
 AHEAD_BYTES_MIN = 8_000_000
 """Files that are smaller together are not read ahead: the core is done with them as soon."""
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 Step = Callable[[int, int], None]
+
+
+class NoRoom(TieoutError):
+    """Scratch files cannot be written."""
 
 
 class Replayed(NamedTuple):
@@ -58,13 +67,26 @@ def replay(
         items: keep the items of matches and pending groups as well; without them memory stays smaller.
         ahead_bytes_min: size of the files together from which they are read ahead.
         compiled: let C read what is plain, where it is built; results are the same.
+
+    Raises:
+        UsageError: a file cannot be read.
+        NoRoom: for scratch files.
+        ReaderLost: see `readers`.
     """
     run = _Run(OfflineEngine(packs, items=items), org, complain)
     settled = None
-    if not items and _may_be_read_ahead(paths, packs, ahead_bytes_min):
-        settled = _run_ahead(run, paths, packs, org, step, compiled=compiled)
-    else:
-        _run_all(run, paths, step)
+    try:
+        if not items and _may_be_read_ahead(paths, packs, ahead_bytes_min):
+            settled = _run_ahead(run, paths, packs, org, step, compiled=compiled)
+        else:
+            _run_all(run, paths, step)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoRoom(
+            f"scratch files in {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a folder with room, up to as "
+            "much as the files take"
+        ) from None
     if until is not None:
         run.engine.advance(milliseconds(until))
     return Replayed(run.engine, run.events, run.complaints, settled)

@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,17 @@ def test_nothing_that_a_killed_replay_would_leave_has_a_name(
     )
     assert seen
     assert not any(seen)
+
+
+@pytest.mark.parametrize("bytes_min", [0, NEVER])
+def test_a_full_disk_is_one_clear_error(bytes_min: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which names the folder of the scratch files, and what to do."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(one_event("ledger", 9) + one_event("ledger", 2) + one_event("ledger", 5))
+    monkeypatch.setattr(lines, "RUN_LINES", 2)
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "r+b", 0))
+    with pytest.raises(replaying.NoRoom, match="TMPDIR"):
+        said([path], packs_of([rule()]), bytes_min)
 
 
 def test_an_engine_that_keeps_items_sees_every_event(tmp_path: Path) -> None:
