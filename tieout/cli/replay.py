@@ -49,7 +49,9 @@ def register(app: typer.Typer) -> None:
 def replay(
     events: Annotated[
         list[Path],
-        typer.Argument(help="Event files, one JSON object a line; /dev/stdin reads what is piped in.", show_default=False),
+        typer.Argument(
+            help="Event files, one JSON object a line; /dev/stdin reads what is piped in.", show_default=False
+        ),
     ],
     rules: Annotated[list[Path], typer.Option(help="Rules file; may be given several times.", show_default=False)],
     until: Annotated[
