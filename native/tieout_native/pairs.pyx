@@ -7,16 +7,18 @@ such a leg, in whatever way, is left untouched to the Python that says what it m
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
-from cpython.list cimport PyList_Append, PyList_GET_SIZE
+from cpython.list cimport PyList_Append, PyList_CheckExact, PyList_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from libc.string cimport memcmp, memcpy
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised with every change of what is read and written here: the core asks for the one it knows."""
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
     PyObject* PyList_GET_ITEM(object, Py_ssize_t)
+    PyObject* PyTuple_GET_ITEM(object, Py_ssize_t)
 
 
 ctypedef const unsigned char* Bytes
@@ -418,6 +420,64 @@ cdef class Runner:
 cdef inline Py_ssize_t head(Py_ssize_t size) noexcept:
     """Bytes before a byte string of this size."""
     return 2 if size <= 0xFF else 3 if size <= 0xFFFF else 5
+
+
+# ---- what changed, as state records hold it
+
+
+def pack_entries(entries, Py_ssize_t overhead, Py_ssize_t bytes_max):
+    """Return the state entries as msgpack arrays of (key, value), as many in each as fit into `bytes_max`.
+
+    An entry counts with its bytes and `overhead`. None where Python has to: one does not fit, or is no pair of bytes.
+    """
+    cdef Py_ssize_t count, begin = 0, end, filled, of_key, of_value, held
+    cdef object entry
+    cdef list pieces = []
+    if not PyList_CheckExact(entries):
+        return None
+    count = PyList_GET_SIZE(entries)
+    while True:
+        end, filled, held = begin, 0, 0
+        while end < count:
+            entry = <object> PyList_GET_ITEM(entries, end)
+            if not PyTuple_CheckExact(entry) or PyTuple_GET_SIZE(entry) != 2:
+                return None
+            if not PyBytes_CheckExact(part(entry, 0)) or not PyBytes_CheckExact(part(entry, 1)):
+                return None
+            of_key, of_value = PyBytes_GET_SIZE(part(entry, 0)), PyBytes_GET_SIZE(part(entry, 1))
+            if filled + of_key + of_value + overhead > bytes_max:
+                break
+            filled += of_key + of_value + overhead
+            held += 1 + head(of_key) + of_key + head(of_value) + of_value
+            end += 1
+        if end == begin < count:
+            return None
+        pieces.append(pack_piece(entries, begin, end, held))
+        if end == count:
+            return pieces
+        begin = end
+
+
+cdef inline object part(object entry, Py_ssize_t place):
+    return <object> PyTuple_GET_ITEM(entry, place)
+
+
+cdef bytes pack_piece(list entries, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t held):
+    """Return entries from `begin` to `end`, which take `held` bytes, as one array."""
+    cdef Py_ssize_t count = end - begin, width = 0 if count < 16 else 2 if count <= 0xFFFF else 4, place, which
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 1 + width + held)
+    cdef unsigned char* at = <unsigned char*> PyBytes_AS_STRING(made)
+    cdef object value
+    at[0] = <unsigned char> (0x90 | count) if width == 0 else ARRAY_16 if width == 2 else 0xDD
+    put_big_endian(at + 1, count, <int> width)
+    at += 1 + width
+    for place in range(begin, end):
+        at[0] = 0x92
+        at += 1
+        for which in range(2):
+            value = part(<object> PyList_GET_ITEM(entries, place), which)
+            at = put_bytes(at, <Bytes> PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    return made
 
 
 # ---- the item of a pair, written out

@@ -10,6 +10,7 @@ from itertools import accumulate
 
 import msgspec
 
+from services.matcher.domain.compiled import pack_entries
 from services.matcher.ports import NO_MARK, CheckpointHead, Entry, Mark, StateRecord
 from shared.errors import TieoutError
 
@@ -83,6 +84,11 @@ def encode_slice(
 
 def _pieces(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], int]]:
     """Yield entries that fit into a record together, and its flags; none at all make one piece."""
+    packed = pack_entries(entries, ENTRY_OVERHEAD_BYTES, RECORD_BYTES_MAX)
+    if packed is not None:
+        for piece in packed:
+            yield msgspec.Raw(piece), 0  # type: ignore[misc]  # the list, as it is encoded
+        return
     sizes = [len(key) + len(value) + ENTRY_OVERHEAD_BYTES for key, value in entries]
     if max(sizes, default=0) > RECORD_BYTES_MAX:
         yield from _pieces_of_large(entries)

@@ -4,6 +4,7 @@ Python stays the reference: what is compiled stops before every record that is n
 property tests hold the two together.
 """
 
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +16,8 @@ from shared.money import decimals_of
 if TYPE_CHECKING:
     from services.matcher.domain.core import Core
 
-LAYOUT: Final = 1
-"""Of cells, legs and pairs, as the compiled build must know them."""
+LAYOUT: Final = 2
+"""Of cells, legs, pairs and state entries, as the compiled build must know them."""
 
 try:
     from tieout_native import pairs as _native
@@ -36,6 +37,11 @@ _writer: Any = _native.Writer(_digest, decimals_of, NAMESPACE.bytes) if BUILT el
 def pair_as_json(value: bytes) -> bytes | None:
     """Return the item of a `MatchedPair` as JSON; None where Python has to write it, or it is not built."""
     return _writer.write(value) if BUILT else None
+
+
+def pack_entries(entries: Sequence[tuple[bytes, bytes]], overhead_bytes: int, bytes_max: int) -> list[bytes] | None:
+    """Return msgpack arrays of state entries, as many in each as fit into `bytes_max`; None where Python has to."""
+    return _native.pack_entries(entries, overhead_bytes, bytes_max) if BUILT else None
 
 
 def make_runner(core: "Core", state: State, clock_entry: bytes) -> Any:

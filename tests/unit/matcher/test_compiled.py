@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from services.matcher.adapters import state_format
 from services.matcher.adapters.results import in_json
-from services.matcher.domain.compiled import BUILT, pair_as_json
+from services.matcher.adapters.state_format import encode_changes
+from services.matcher.domain.compiled import BUILT, pack_entries, pair_as_json
 from services.matcher.domain.core import Core
 from services.matcher.domain.frozen import Freezing
+from services.matcher.ports import Entry
 from services.matcher.use_cases.partition import Partition, Policy
 from shared.contracts.leg import Leg, encode_leg_record
 from shared.contracts.matched_pair import PairWords, encode_pair, encode_words
@@ -155,3 +158,24 @@ def test_most_legs_take_the_compiled_way() -> None:
             partition._apply([record])
         place = reached + 1
     assert taken > 0.95 * len(records)
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=1200)), max_size=40),
+    st.integers(min_value=320, max_value=9000),
+)
+@example([(b"%d" % place, bytes(place % 3)) for place in range(70_000)], state_format.RECORD_BYTES_MAX)
+@example([(b"key", bytes(70_000))] * 3, state_format.RECORD_BYTES_MAX)
+def test_state_entries_are_packed_alike(entries: list[Entry], record_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state_format, "RECORD_BYTES_MAX", record_bytes)
+        compiled = encode_changes(7, entries)
+        patch.setattr(state_format, "pack_entries", lambda *_: None)
+        assert compiled == encode_changes(7, entries)
+
+
+@pytest.mark.parametrize(
+    "entries", [((b"key", b"value"),), [[b"key", b"value"]], [(b"key",)], [(b"key", bytearray(3))]]
+)
+def test_what_is_no_state_entry_is_left_to_python(entries: Any) -> None:
+    assert pack_entries(entries, 12, 1000) is None
