@@ -26,7 +26,7 @@ from services.alerts.adapters.cuts import KafkaCuts
 from services.alerts.adapters.database import Database, wait_for_database
 from services.alerts.adapters.dead_letter_store import PostgresDeadLetters
 from services.alerts.adapters.delivery.endpoints import PostgresEndpoints
-from services.alerts.adapters.delivery.outbox import PostgresOutbox
+from services.alerts.adapters.delivery.outbox import LEASE, PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.directory_store import PostgresDirectory
 from services.alerts.adapters.explanation_store import PostgresExplanations
@@ -95,6 +95,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 LOOP_STALL_S_MAX = 30.0
 """A loop that does not come round for longer is stuck."""
+
+CLAIMED_ROUNDS_MAX = 3
+"""Messages taken for each place of an endpoint: while two rounds go out, the outcomes of the one before are stored."""
 
 TARGETS_S = 15.0
 """Between two looks for organisations that lack the operators' alert targets."""
@@ -209,11 +212,17 @@ async def _deliver(database: Database, settings: AlertsSettings, health: Health)
         dispatcher = Dispatcher(
             dispatch,
             places=settings.webhooks_places,
+            claims_max=settings.webhooks_places * _rounds(settings.webhooks_timeout_s),
             poll_s=settings.webhooks_poll_s,
             on_round=lambda: health.heartbeat("dispatcher"),
         )
         tasks.create_task(outbox.listen(dispatcher.wake))
         await dispatcher.run()
+
+
+def _rounds(timeout_s: float) -> int:
+    """Return how many requests may follow each other in one place within a claim, even where each of them times out."""
+    return max(1, min(CLAIMED_ROUNDS_MAX, int(LEASE.total_seconds() / timeout_s) - 1))
 
 
 def _runs(stores: Stores) -> Runs:

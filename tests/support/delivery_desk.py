@@ -18,7 +18,7 @@ from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.tables import delivery_attempts, outbox, webhook_endpoints
 from services.alerts.domain.delivery import compose
 from services.alerts.domain.signature import secret_text
-from services.alerts.handlers.dispatcher import Dispatcher
+from services.alerts.handlers.dispatcher import PLACES, Dispatcher
 from services.alerts.use_cases.dispatch import Dispatch
 from shared.contracts.discrepancy import Discrepancy, LogPosition
 from tests.support.webhook_receiver import Receiver
@@ -90,7 +90,7 @@ class Desk:
         dispatch = Dispatch(
             store, sender, clock=lambda: datetime.now(UTC), chance=lambda: 0.5, attempt_max=timedelta(seconds=timeout_s)
         )
-        runner = Dispatcher(dispatch, poll_s=poll_s)
+        runner = Dispatcher(dispatch, claims_max=3 * PLACES, poll_s=poll_s)
         self.tasks.append(asyncio.create_task(runner.run()))
         if listening:
             self.tasks.append(asyncio.create_task(store.listen(runner.wake)))

@@ -119,6 +119,34 @@ class EndpointGone(msgspec.Struct, frozen=True):
 Decision = Delivered | Retry | GaveUp | EndpointGone
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was made for a claim, and what follows from its answer."""
+
+    claim: Claim
+    at: datetime
+    """When it was begun, by the database's clock."""
+    answer: Answer
+    decision: Decision
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in words; None when the message arrived."""
+        return None if isinstance(self.decision, Delivered) else failure(self.answer)
+
+    @property
+    def outcome(self) -> str:
+        """The outcome in one word, for logs and metrics."""
+        match self.decision:
+            case Delivered():
+                return "delivered"
+            case EndpointGone():
+                return "disabled"
+            case Retry(error=error) | GaveUp(error=error):
+                if self.answer.status is not None:
+                    return "refused"
+                return "timeout" if error.startswith("timeout") else "unreachable"
+
+
 def decide(answer: Answer, *, attempt: int, now: datetime, chance: float) -> Decision:
     """Return what an answer to try number `attempt` (from 1) means; `chance` in [0, 1) spreads the next try."""
     if answer.status is not None and 200 <= answer.status < 300:

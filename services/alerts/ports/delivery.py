@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from services.alerts.domain.delivery import Answer, Claim, Decision, Message
+import msgspec
+
+from services.alerts.domain.delivery import Answer, Attempt, Claim, Message
 from services.alerts.domain.endpoint import (
     Delivery,
     DeliveryFilter,
@@ -16,6 +18,14 @@ from services.alerts.domain.endpoint import (
 )
 
 
+class Exchanged(msgspec.Struct, frozen=True):
+    """What became of attempts, and what is to be sent next."""
+
+    stored: list[bool]
+    """For each attempt whether it changed its message; see `Outbox.exchange`."""
+    claims: list[Claim]
+
+
 class Outbox(Protocol):
     """Messages that wait, shared by every dispatcher process. Raises `DependencyAway` while it cannot be reached."""
 
@@ -23,18 +33,14 @@ class Outbox(Protocol):
         """Return the enabled endpoints that have something due."""
         ...
 
-    async def claim(self, endpoint_id: str, room: int) -> list[Claim]:
-        """Take up to `room` due messages of an endpoint for this process; a claim lapses by itself.
+    async def exchange(
+        self, endpoint_id: str, made: Sequence[Attempt], unsent: Sequence[Claim], room: int
+    ) -> Exchanged:
+        """Store attempts at an endpoint with what follows from them, and take up to `room` of its due messages, at once.
 
-        Empty as well while another process is claiming for the same endpoint.
-        """
-        ...
-
-    async def finish(self, claim: Claim, answer: Answer, decision: Decision, at: datetime) -> bool:
-        """Store the attempt and what follows.
-
-        False when it changed nothing: the claim had lapsed, or
-        the message was dropped meanwhile; the attempt itself is stored in any case.
+        `unsent` are claims that are given back: nothing was begun for them, so they count as no try. An attempt is stored in any case and changes nothing where its claim had lapsed, or its message was dropped
+        meanwhile. What is taken is this process's until its claim lapses; nothing is taken while another process takes
+        for the same endpoint.
         """
         ...
 

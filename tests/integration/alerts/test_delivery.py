@@ -19,7 +19,7 @@ from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.tables import webhook_endpoints
 from services.alerts.domain.signature import secret_text
 from services.alerts.use_cases.dispatch import Dispatch
-from tests.support.delivery_desk import NOW, Desk, delivery_desk, eventually, found, holds
+from tests.support.delivery_desk import Desk, delivery_desk, eventually, found, holds
 from tests.support.webhook_receiver import slow, status
 
 pytestmark = pytest.mark.postgres
@@ -264,6 +264,29 @@ async def test_a_crash_between_send_and_mark_repeats_the_same_id_and_nothing_els
     assert len(desk.receiver.at("/a")) == 2
 
 
+async def test_a_stop_gives_back_what_it_took_and_never_sent(desk: Desk) -> None:
+    """What waits for a place counts as no try, and another dispatcher sends it at once; what is under way is finished."""
+    endpoint = await desk.endpoint("/a")
+    desk.receiver.script["/a"] = [slow(1)] * 8 + [status(200)]
+    stopping = await desk.dispatcher()
+    ids = await desk.store(endpoint, *[found(n) for n in range(40)])
+    await eventually(holds(lambda: len(desk.receiver.at("/a")) == 8), lambda: "its places are not filled")
+    taken = [row.id for row in (await desk.rows()).values() if row.claimed_until]
+    assert len(taken) == 24
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    rows = await desk.rows()
+    assert [(rows[id_].state, rows[id_].attempts) for id_ in taken].count(("delivered", 1)) == 8
+    assert {(rows[id_].state, rows[id_].attempts, rows[id_].claimed_until) for id_ in ids} == {
+        ("delivered", 1, None),
+        ("pending", 0, None),
+    }
+    await desk.dispatcher()
+    for id_ in ids:
+        await desk.reaches(id_, "delivered", attempts=1)
+    assert len(desk.receiver.at("/a")) == 40
+
+
 async def test_two_dispatchers_send_everything_once(desk: Desk) -> None:
     endpoints = [await desk.endpoint(path) for path in ("/a", "/b")]
     await desk.dispatcher()
@@ -282,20 +305,22 @@ async def test_an_attempt_whose_claim_lapsed_changes_nothing(desk: Desk) -> None
     endpoint = await desk.endpoint("/a")
     [id_] = await desk.store(endpoint, found())
     asleep = PostgresOutbox(desk.database, cap=10, lease=timedelta(milliseconds=50))
-    [stale] = await asleep.claim(endpoint, 8)
+    [stale] = (await asleep.exchange(endpoint, [], [], 8)).claims
     await asyncio.sleep(0.1)
     store = PostgresOutbox(desk.database, cap=10, lease=timedelta(minutes=1))
-    [fresh] = await store.claim(endpoint, 8)
+    [fresh] = (await store.exchange(endpoint, [], [], 8)).claims
     async with WebhookSender(allow_private=True) as sender:
         dispatch = Dispatch(
             store, sender, clock=lambda: datetime.now(UTC), chance=lambda: 0.5, attempt_max=timedelta(0)
         )
         attempt = await dispatch.deliver(fresh)
-        assert attempt.stored
-        assert not await store.finish(stale, attempt.answer, attempt.decision, NOW)  # type: ignore[arg-type]
+        assert attempt is not None
+        lapsed = msgspec.structs.replace(attempt, claim=stale)
+        assert (await store.exchange(endpoint, [attempt, lapsed], [], 0)).stored == [True, False]
         late = await dispatch.deliver(stale)
-    assert late.answer is None, "too little of the claim is left to begin"
+    assert late is None, "too little of the claim is left to begin"
     assert (await desk.rows())[id_].state == "delivered"
+    assert len(await desk.attempts(id_)) == 2
 
 
 async def test_a_clock_minutes_off_the_databases_sends_and_tries_again_in_time(desk: Desk) -> None:
@@ -305,14 +330,15 @@ async def test_a_clock_minutes_off_the_databases_sends_and_tries_again_in_time(d
     desk.receiver.script["/a"] = [status(500)]
     [id_] = await desk.store(endpoint, found())
     store = PostgresOutbox(desk.database, cap=10, lease=timedelta(minutes=1))
-    [claim] = await store.claim(endpoint, 8)
+    [claim] = (await store.exchange(endpoint, [], [], 8)).claims
     assert abs(claim.ahead) < timedelta(seconds=5)
     async with WebhookSender(allow_private=True) as sender:
         dispatch = Dispatch(
             store, sender, clock=lambda: datetime.now(UTC) + off, chance=lambda: 0.5, attempt_max=timedelta(seconds=30)
         )
         attempt = await dispatch.deliver(msgspec.structs.replace(claim, ahead=claim.ahead + off))
-    assert attempt.stored
+    assert attempt is not None
+    assert (await store.exchange(endpoint, [attempt], [], 0)).stored == [True]
     row = await desk.reaches(id_, "pending", attempts=1)
     assert row.next_attempt_at - datetime.now(UTC) < timedelta(seconds=30)
 
