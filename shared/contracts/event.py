@@ -1,7 +1,7 @@
 """The public event: what producers post and what the topic `events` carries (DESIGN section 2)."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -224,9 +224,26 @@ def _check_forms(posted: PostedEvent) -> None:
         if len(_remembered) >= FORMS_REMEMBERED_MAX:
             _remembered.clear()
         _remembered.add(names)
+    if not is_plain_year(posted.occurred_at) or posted.received_at is not None:
+        _check_times(posted)
     amount = posted.amount
     if amount is not None and not is_plain_amount(amount) and not _AMOUNT_FORM.fullmatch(amount):
         raise EventRefused('amount: is no decimal string; write the amount in the major unit, e.g. "120.50"', "amount")
+
+
+def is_plain_year(time: datetime) -> bool:
+    """Tell whether UTC surely can tell a time, whatever its zone."""
+    return MINYEAR < time.year < MAXYEAR
+
+
+def _check_times(posted: PostedEvent) -> None:
+    """Refuse what has no time in UTC: with its zone it lies before the year 1 or after 9999."""
+    for field, time in (("occurred_at", posted.occurred_at), ("received_at", posted.received_at)):
+        try:
+            if time is not None:
+                time.astimezone(UTC)
+        except OverflowError:
+            raise EventRefused(f"{field}: {time} lies outside the years 1 to 9999 in UTC", field) from None
 
 
 def _refusal(message: str) -> EventRefused:

@@ -27,6 +27,7 @@ from shared.contracts.event import (
     PostedEvent,
     accept,
     decode_posted,
+    is_plain_year,
     milliseconds,
 )
 from shared.contracts.leg import GroupName, read_group_key
@@ -252,6 +253,7 @@ class ColumnReader:
         closer = {names.index(one) for one in new}
         if not _are_plain_amounts(amounts):
             closer |= {place for place, one in enumerate(amounts) if one is not None and not is_plain_amount(one)}
+        closer |= {place for place, event in enumerate(events) if not _are_plain_years(event)}
         for place in closer:
             if _event(raw[ends[place - 1] + 1 if place else 0 : ends[place]]) is None:
                 return None
@@ -493,6 +495,11 @@ def _are_plain_amounts(amounts: list[str | None]) -> bool:
         return False
     text = "\n".join([*amounts, ""])  # type: ignore[list-item]  # none is None
     return text.count("\n") == len(amounts) and _PLAIN_AMOUNTS.fullmatch(text) is not None
+
+
+def _are_plain_years(event: PostedEvent) -> bool:
+    received_at = event.received_at
+    return is_plain_year(event.occurred_at) and (received_at is None or is_plain_year(received_at))
 
 
 BLOCK_BYTES = 250_000
