@@ -167,7 +167,9 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
         "id": st.sampled_from(["", "é", "\u2028"]),
         "unknown": st.just(1),
         "received_at": st.sampled_from([0, 1, 61, 180, -30]),
-        "occurred_at": st.sampled_from(["2026-03-06", "2026-03-07T00:30:00.123456+02:00", "1969-12-31T23:59:59Z"]),
+        "occurred_at": st.sampled_from(
+            ["2026-03-06", "2026-03-07T00:30:00.123456+02:00", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00+01:00"]
+        ),
     }
     for name in draw(st.lists(st.sampled_from(sorted(odd)), max_size=draw(st.sampled_from([0, 0, 0, 1, 2])))):
         value = draw(odd[name])

@@ -160,6 +160,34 @@ def written(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def every_value() -> list[str]:
+    texts = [json.dumps(text, ensure_ascii=ascii_) for text in [*TEXTS, *TIMES, *AMOUNTS] for ascii_ in (True, False)]
+    around = [json.dumps("x" * size) for size in (2, 3, 8, 9, 63, 64, 65, 254, 255, 256, 1023, 1024, 1025)]
+    entries = [f'{{"p":{text}}}' for text in texts + around] + [f'{{"p":"k1","é":{text}}}' for text in texts + around]
+    return [
+        *RAW,
+        *texts,
+        *around,
+        *entries,
+        '{"p":"a","p":"b"}',
+        '{"q":"a","q":"b"}',
+        '{"p" :"a" , "q": "b" }',
+        '{"p":1}',
+    ]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("rules", ["plain", "two fields, business days", "by record", "statuses and severities"])
+def test_every_field_may_say_anything_and_is_the_same_rows(field: str, rules: str) -> None:
+    """In place of what it says in an event that is plain, and beside it."""
+    lines = []
+    for known in (KNOWN[0], KNOWN[-1]):
+        others = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in known.items() if name != field]
+        lines += [",".join([*others, f'"{field}":{value}']) for value in every_value()]
+        lines += [",".join(others), ",".join([*others, f'"{field}":"k1"', f'"{field}":"k1"'])]
+    assert_same("".join(f"{{{line}}}\n" for line in lines).encode("utf-8", "surrogatepass"), rules)
+
+
 @LAWS
 @given(
     st.lists(written() | a_line() | events().map(lambda event: json.dumps(event).encode()), min_size=1, max_size=8),
