@@ -93,14 +93,16 @@ def likeness(expected: Money, actual: Money) -> Likeness | None:
 def _within_currency(a: Decimal, b: Decimal, currency: str | None) -> Likeness | None:
     if a == b.copy_negate():
         return Likeness("sign_flipped", "sign", "the sign looks flipped")
-    if (a < 0) != (b < 0):
+    if a.is_signed() != b.is_signed():
         return None
     decimals = _decimals(currency)
-    low, high = sorted((a.copy_abs(), b.copy_abs()))
+    a, b = a.copy_abs(), b.copy_abs()
+    low, high = (a, b) if a < b else (b, a)
     return (
-        _minor_units(a, b, decimals)
-        or _transposed(a.copy_abs(), b.copy_abs(), decimals)
+        # Powers of ten move the first digit, and digits that change places leave it: only one of the two can be.
+        (a.adjusted() != b.adjusted() and _minor_units(a, b, decimals))
         or _rounding(low, high, decimals)
+        or _transposed(a, b, decimals)  # nine minor units at least, so no rounding
         or _shaped_fee(low, high, currency, decimals)
         or _tax(low, high, currency, decimals)
         or _plain_fee(low, high, decimals)
