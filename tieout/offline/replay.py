@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.contracts.event import EventRefused, accept, milliseconds
-from shared.errors import TieoutError
+from shared.errors import TieoutError, UsageError
 from shared.rules.model import Rule
 from tieout.offline.engine import OfflineEngine
 from tieout.offline.lines import LINE_MAX_BYTES, Complain, EventFiles, Line, Place, read_line
@@ -69,7 +69,7 @@ def replay(
         compiled: let C read what is plain, where it is built; results are the same.
 
     Raises:
-        UsageError: a file cannot be read.
+        UsageError: a file cannot be read, or changed meanwhile.
         NoRoom: for scratch files.
         ReaderLost: see `readers`.
     """
@@ -132,14 +132,15 @@ def _run_ahead(
                 left.tolist(), fate[left] != NO_EVENT, lines[["file", "offset", "number"]][left].tolist(), strict=True
             )
             begin = 0
-            for place, is_event, (file, offset, number) in rows:
-                run.pass_over(times, begin, place)
-                begin = place + 1
+            for end, is_event, (file, offset, number) in rows:
+                run.pass_over(times, begin, end)
+                begin = end + 1
                 run.collect_due()
                 files[file].seek(offset)
                 raw = files[file].readline(LINE_MAX_BYTES + 1)
-                line = read_line(raw, Place(names[file], number + 1), run.complain)
-                assert (line is not None) == is_event, "a line reads the same twice"
+                line = read_line(raw, place := Place(names[file], number + 1), run.complain)
+                if (line is not None) != is_event:
+                    raise UsageError(f"{place}: the file has changed since it was read first; let nothing write to it")
                 if line is not None:
                     run.feed(line)
             run.pass_over(times, begin, len(times))

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.errors import UsageError
 from shared.rules.load import load_rules, validate_rules
 from shared.rules.model import Rule
 from tests.support.cases import Case, has_placeholder, load_match_cases
@@ -455,6 +456,27 @@ def test_nothing_that_a_killed_replay_would_leave_has_a_name(
     )
     assert seen
     assert not any(seen)
+
+
+def test_a_file_that_changes_under_the_replay_is_one_clear_error(tmp_path: Path) -> None:
+    """It is read twice: what was an event has to be one."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(one_event("ledger", 9) + one_event("ledger", 10, refs={"p": "other"}))
+
+    def overwrite(_done: int, _of: int) -> None:
+        path.write_bytes(b" " * path.stat().st_size)
+
+    with pytest.raises(UsageError, match=r"events\.jsonl:1: the file has changed"):
+        replaying.replay(
+            [path],
+            packs_of([rule()]),
+            org="acme",
+            until=None,
+            complain=lambda _place, _what: None,
+            step=overwrite,
+            items=False,
+            ahead_bytes_min=0,
+        )
 
 
 @pytest.mark.parametrize("bytes_min", [0, NEVER])
