@@ -24,7 +24,7 @@ from shared.contracts.inbox import (
 from shared.contracts.leg import Cut, LegRecord, Withdraw, keyless_group_key
 from shared.contracts.not_reconciled import NotReconciledEvent
 from shared.ids import dead_letter_id
-from shared.rules.extract.common import Place
+from shared.rules.extract.common import Place, Problem
 
 OptionsOf = Callable[[str, str], MappingOptions]
 """Mapping options of (org, source)."""
@@ -146,15 +146,13 @@ class Normaliser:
         if extractor is None:
             outcome.not_reconciled.append(_not_reconciled(event))
             return
-        partition, offset, time_ms = place
         if event.source in extractor.sources:
-            outcome.feeds.add(partition, event.org, event.source, time_ms)
-        extracted = extractor.extract(event, partition, offset, time_ms)
-        if not extracted.selected:
+            outcome.feeds.add(place[0], event.org, event.source, place[2])
+        problems: list[Problem] = []
+        if not extractor.add(event, place, outcome.legs, problems):  # type: ignore[arg-type]  # it adds legs only
             outcome.not_reconciled.append(_not_reconciled(event))
             return
-        outcome.legs += extracted.legs
-        for problem in extracted.problems:
+        for problem in problems:
             outcome.dead_letters.append(
                 _dead_letter(
                     problem.reason,

@@ -1,8 +1,10 @@
 """The inbox loop: reads `inbox`, writes `events`, `not-reconciled`, `legs` and `dead-letters`, and keeps log time flowing.
 
-One round: take records, map them, send everything, wait for every acknowledgement, then commit. It may repeat itself
-after a failure, which the order of events and their ids make harmless; it never skips. A tick says "every earlier leg
-is before this", so ticks are written only from rounds that are acknowledged whole.
+One round: take records, map them, wait until every record of the round before is acknowledged, send everything; what
+is acknowledged is committed. So the next records are mapped while Kafka works, and still nothing is sent before all that
+came before it is there. It may repeat itself after a failure, which the order of events and their ids make harmless; it
+never skips. A tick says "every earlier leg is before this", so ticks are written only from rounds that are acknowledged
+whole.
 """
 
 import asyncio
@@ -11,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import structlog
@@ -62,6 +64,9 @@ RULES_TIMEOUT_S = 30.0
 RULES_PAUSE_S = 0.05
 COMMIT_TIMEOUT_S = 15.0
 """aiokafka looks for the group's coordinator for ever; after this the session starts anew."""
+
+Found = dict[TopicPartition, "list[ConsumerRecord[bytes, bytes]]"]
+"""What one poll gave."""
 
 _TICK_REQUEST = encode_inbox(TickRequested())
 _encode_json = msgspec.json.Encoder().encode
@@ -149,6 +154,7 @@ class NormaliserLoop:
             while not self._stopping.is_set():
                 await session.round()
                 self._parts.health.heartbeat(LOOP)
+            await session.end()
         finally:
             for client in (reader, sender):
                 with suppress(TimeoutError, KafkaError):
@@ -225,6 +231,14 @@ class _Made:
         self.legs.update([leg.generation for _, leg in outcome.legs if type(leg) is Leg])
 
 
+class _Sent(NamedTuple):
+    """A round that is not acknowledged yet."""
+
+    futures: list[asyncio.Future[Any]]
+    found: "Found"
+    made: _Made
+
+
 class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """One producer and one consumer, from their start to the first failure."""
 
@@ -259,6 +273,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         """Offsets that are acknowledged; their events have been counted, but no tick has told it."""
         self._told: dict[TopicPartition, int] = {}
         """Offsets to commit."""
+        self._sent: _Sent | None = None
         self._feeds = FeedCounts()
         self._ticked_at = 0.0
         self._committed_at = 0.0
@@ -269,6 +284,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         async with self._busy:
             try:
+                await self._settle()
                 await self._tell()
                 await self._commit()
             finally:
@@ -291,15 +307,15 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def round(self) -> None:
         """Take what is there, send what it comes to, commit; then see to the ticks."""
-        timeout_ms = max(1, int((self._ticked_at - time.monotonic()) * 1000) + self._settings.ingest_tick_interval_ms)
         async with self._busy:
             found = await self._reader.getmany(
-                timeout_ms=min(timeout_ms, self._settings.ingest_tick_interval_ms),
-                max_records=self._settings.ingest_batch_records_max,
+                timeout_ms=self._patience_ms(), max_records=self._settings.ingest_batch_records_max
             )
             self._take_rules()
             if found or self._announced != self._rules.revision:
                 await self._normalise(found)
+            else:
+                await self._settle()
             now = time.monotonic()
             if now - self._committed_at >= COMMIT_INTERVAL_S:
                 await self._commit()
@@ -309,7 +325,20 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         # A rebalance that waits for the lock gets it here.
         await asyncio.sleep(0)
 
-    async def _normalise(self, found: "dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]") -> None:
+    async def end(self) -> None:
+        """Wait for what was sent."""
+        async with self._busy:
+            await self._settle()
+
+    def _patience_ms(self) -> int:
+        """Return how long to wait for records: until the next tick, not at all while a round is to be settled."""
+        if self._sent is not None:
+            return 0
+        interval_ms = self._settings.ingest_tick_interval_ms
+        return min(max(1, int((self._ticked_at - time.monotonic()) * 1000) + interval_ms), interval_ms)
+
+    async def _normalise(self, found: "Found") -> None:
+        """Map records while the round before is acknowledged, then send what they come to."""
         headers_of = [record.headers for records in found.values() for record in records if record.headers]
         with batch_span("normalise", headers_of):
             batches, made = Batches(self._sender), _Made()
@@ -321,8 +350,17 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     self._pack(batches, outcome, traced)
                     made.add(outcome)
                     await asyncio.sleep(0)
-            await self._acknowledged(await batches.send())
+            await self._settle()
+            self._sent = _Sent(await batches.send(), found, made)
         self._announced = announced
+
+    async def _settle(self) -> None:
+        """Wait until the round that was sent is acknowledged whole, and note it."""
+        if self._sent is None:
+            return
+        futures, found, made = self._sent
+        await self._acknowledged(futures)
+        self._sent = None
         self._note(found)
         self._feeds.merge(made.feeds)
         self._count(made)
@@ -337,10 +375,11 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         outcome, traced = Outcome(), _Traced()
         add = self._normaliser.add
         for record in records:
-            if record.headers:
-                traced.begin(record.headers, outcome)
+            headers = record.headers
+            if headers:
+                traced.begin(headers, outcome)
             add(record.value or b"", (number, record.offset, record.timestamp), outcome)
-            if record.headers:
+            if headers:
                 traced.end(outcome)
             if outcome.awaited > self._rules.version:
                 await self._rules_come(outcome.awaited)
@@ -375,9 +414,9 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     def _pack_events(self, lane: Lane, outcome: Outcome, contexts: dict[int, Headers]) -> None:
         partitions = self._counts[self._topics.events]
-        for at, (event, place) in enumerate(zip(outcome.events, outcome.places, strict=True)):
+        for at, (event, (number, offset, _)) in enumerate(zip(outcome.events, outcome.places, strict=True)):
             key = event.uuid.encode()
-            headers = [(PLACE_HEADER, b"%d/%d" % place[:2])]
+            headers = [(PLACE_HEADER, b"%d/%d" % (number, offset))]
             if at in contexts:
                 headers += contexts[at]
             lane.add(partition_of(key, partitions), key, _encode_json(event), headers)
@@ -402,12 +441,12 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for partition in range(self._legs_partitions):
             batches.add(self._topics.legs, partition, None, value)
 
-    def _note(self, found: "dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]") -> None:
+    def _note(self, found: "Found") -> None:
         now = time.monotonic()
         for partition, records in found.items():
-            if not records:
-                continue
             number = partition.partition
+            if not records or number not in self._heard:
+                continue
             self._next[partition] = records[-1].offset + 1
             # The broker's clock may step back when a leader changes; log time never does.
             self._times[number] = max(self._times.get(number, 0), records[-1].timestamp)

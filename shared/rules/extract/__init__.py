@@ -70,14 +70,17 @@ class Extractor:
         """Return the legs of `event`, which was read at this place of the inbox."""
         legs: list[KeyedLeg] = []
         problems: list[Problem] = []
-        place = (inbox_partition, inbox_offset, received_ms)
+        selected = self.add(event, (inbox_partition, inbox_offset, received_ms), legs, problems)
+        return Extracted(legs, problems, selected)
+
+    def add(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> bool:
+        """Add the legs of `event`, and what its rules cannot take; tell whether any rule wants it."""
         if event.type.startswith(ADJUSTMENT) and event.refs.get("discrepancy"):
-            selected = self._adjust(event, place, legs, problems)
-            return Extracted(legs, problems, selected)
+            return self._adjust(event, place, legs, problems)
         takers = self.takers_of(event.source, event.type)
         for taker in takers:
             taker.take(event, place, legs, problems)
-        return Extracted(legs, problems, bool(takers))
+        return bool(takers)
 
     def takers_of(self, source: str, type_: str) -> tuple[Taker, ...]:
         """Return what takes events of this source and type."""

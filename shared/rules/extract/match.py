@@ -32,22 +32,23 @@ class SideTaker:
         self._key = tuple(getter(field) for field in model.key)
         self._is_live = rule.sides[index].is_live
         self._sign = SignOf(selector)
+        self._is_plus = self._sign.is_plus
 
     @property
     def adds_as_it_is(self) -> bool:
         """Amounts of this side have no sign to be changed."""
-        return self._sign.is_plus
+        return self._is_plus
 
     def take(self, event: Event, place: Place, legs: list[KeyedLeg], problems: list[Problem]) -> None:
         """Add the leg of an event; without a key it goes to a group of its own."""
         rule, amount = self.rule, event.amount
-        live = self._is_live(event.status)
-        if live and (missing := self._absent(event)):
+        may_lack = amount is None or event.currency is None
+        if may_lack and (missing := self._absent(event)) and self._is_live(event.status):
             problems.append(no_amount(rule.name, event, missing))
             return
-        if amount is not None and not self._sign.is_plus:
+        if amount is not None and not self._is_plus:
             sign = self._sign.of(event)
-            if sign is None and live:
+            if sign is None and self._is_live(event.status):
                 problems.append(self._sign.problem(rule.name, event))
                 return
             # A record that does not count needs no sign: without its amount it still stops what counted before.

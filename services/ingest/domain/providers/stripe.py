@@ -142,7 +142,7 @@ def read(body: bytes, source: str, options: MappingOptions) -> Mapped:
     family = _family_of(envelope)
     if family is None:
         return Mapped(type_, [], [])
-    word, meaning_of = family
+    our_type, meaning_of = family
     thing = envelope.data.object
     meaning = meaning_of(envelope, thing, options)
     if meaning is None:
@@ -153,7 +153,7 @@ def read(body: bytes, source: str, options: MappingOptions) -> Mapped:
         posted = checked(
             PostedEvent(
                 source=source,
-                type=f"{word}.{type_.rpartition('.')[2]}",
+                type=our_type,
                 id=envelope.id,
                 record=meaning.record,
                 occurred_at=_time(envelope),
@@ -199,12 +199,12 @@ _MeaningOf = Callable[[_Envelope, _Object, MappingOptions], _Meaning | None]
 
 @lru_cache(maxsize=FAMILIES_REMEMBERED_MAX)
 def _family(type_: str) -> tuple[str, _MeaningOf] | None:
-    """Return our word for the kind of movement and what reads it."""
+    """Return our type of event and what reads it."""
     if type_ == "charge.refunded":
         return None  # the refunds speak for themselves, each with its own amount
     for prefix, word, meaning_of in _FAMILIES:
         if type_.startswith(prefix):
-            return word, meaning_of
+            return f"{word}.{type_.rpartition('.')[2]}", meaning_of
     return None
 
 
