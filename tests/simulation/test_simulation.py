@@ -50,7 +50,7 @@ def test_a_late_end_of_a_transaction_would_tear_the_next_one() -> None:
 
     It takes a request that is late by just so many milliseconds: few seeds meet it, with many lost answers each.
     """
-    plan = Plan(34, faults_most=60, kinds=("lost commit",))
+    plan = Plan(185, faults_most=60, kinds=("lost commit",))
     assert any(judged(replace(plan, seed=plan.seed + n, planted=planted.NO_DOUBT)).wrong for n in range(TRIED_MAX))
     assert judged(plan).wrong == []
 
