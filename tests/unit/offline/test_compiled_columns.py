@@ -179,12 +179,15 @@ def every_value() -> list[str]:
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("rules", ["plain", "two fields, business days", "by record", "statuses and severities"])
 def test_every_field_may_say_anything_and_is_the_same_rows(field: str, rules: str) -> None:
-    """In place of what it says in an event that is plain, and beside it."""
+    """In place of what it says in an event that is plain; and before and after it, where the last one counts."""
     lines = []
     for known in (KNOWN[0], KNOWN[-1]):
         others = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in known.items() if name != field]
         lines += [",".join([*others, f'"{field}":{value}']) for value in every_value()]
-        lines += [",".join(others), ",".join([*others, f'"{field}":"k1"', f'"{field}":"k1"'])]
+        lines.append(",".join(others))
+        itself = f'"{field}":{json.dumps(known.get(field, "k1"))}'
+        lines += [",".join([*others, itself, f'"{field}":{value}']) for value in every_value()]
+        lines += [",".join([*others, f'"{field}":{value}', itself]) for value in every_value()]
     assert_same("".join(f"{{{line}}}\n" for line in lines).encode("utf-8", "surrogatepass"), rules)
 
 
