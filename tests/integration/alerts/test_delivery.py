@@ -17,7 +17,9 @@ from services.alerts.adapters.database import EVERY_ORG
 from services.alerts.adapters.delivery.outbox import PostgresOutbox
 from services.alerts.adapters.delivery.sender import WebhookSender
 from services.alerts.adapters.tables import webhook_endpoints
+from services.alerts.domain.delivery import Answer, Attempt, Claim, Decision, Delivered, EndpointGone, Retry
 from services.alerts.domain.signature import secret_text
+from services.alerts.ports.delivery import Exchanged
 from services.alerts.use_cases.dispatch import Dispatch
 from tests.support.delivery_desk import Desk, delivery_desk, eventually, found, holds
 from tests.support.webhook_receiver import slow, status
@@ -126,6 +128,53 @@ async def test_410_disables_the_endpoint_and_drops_what_waits(desk: Desk) -> Non
     await desk.store(endpoint, found(3))
     await asyncio.sleep(0.3)
     assert len(desk.receiver.at("/a")) == 1
+
+
+async def test_outcomes_that_are_stored_together_each_have_their_own_end(desk: Desk) -> None:
+    """One was taken, one is to be tried again, one is given back; then a 410 beside a failure ends them all."""
+    endpoint = await desk.endpoint("/a")
+    ids = await desk.store(endpoint, *[found(n) for n in range(1, 5)])
+    store = PostgresOutbox(desk.database, cap=10)
+    one, two, three, four = (await store.exchange(endpoint, [], [], 4)).claims
+    later = datetime.now(UTC) + timedelta(hours=1)
+    made = [_attempt(one, 204, Delivered()), _attempt(two, 500, Retry(later, "HTTP 500"))]
+    exchanged = await store.exchange(endpoint, made, [three], 8)
+    assert exchanged.stored == [True, True]
+    assert [(claim.id, claim.attempt) for claim in exchanged.claims] == [(three.id, 1)]
+    rows = await desk.rows()
+    assert [(rows[id_].state, rows[id_].reason, rows[id_].attempts) for id_ in ids] == [
+        ("delivered", None, 1),
+        ("pending", "HTTP 500", 1),
+        ("pending", None, 1),
+        ("pending", None, 1),
+    ]
+    assert rows[two.id].next_attempt_at == later
+    [three] = exchanged.claims
+    made = [_attempt(three, 500, Retry(later, "HTTP 500")), _attempt(four, 410, EndpointGone("gone"))]
+    assert await store.exchange(endpoint, made, [], 8) == Exchanged([True, True], [])
+    rows = await desk.rows()
+    assert [(rows[id_].state, rows[id_].reason) for id_ in ids] == [
+        ("delivered", None),
+        ("dropped", "endpoint disabled"),
+        ("dropped", "endpoint disabled"),
+        ("failed", "gone"),
+    ]
+
+
+def _attempt(claim: Claim, status_code: int, decision: Decision) -> Attempt:
+    answer = Answer(status=status_code, error=None, duration_ms=1)
+    return Attempt(claim=claim, at=datetime.now(UTC), answer=answer, decision=decision)
+
+
+async def test_the_database_says_for_which_endpoints_there_is_something_new(desk: Desk) -> None:
+    first, second = await desk.endpoint("/a"), await desk.endpoint("/b")
+    heard: list[str] = []
+    listening = asyncio.create_task(PostgresOutbox(desk.database, cap=10).listen(heard.append))
+    desk.tasks.append(listening)
+    await eventually(holds(lambda: heard == [""]), lambda: f"{heard}")
+    await desk.store(first, found(1), found(2))
+    await desk.store(second, found(1))
+    await eventually(holds(lambda: heard == ["", first, second]), lambda: f"{heard}")
 
 
 async def test_what_is_under_way_when_the_endpoint_goes_is_tried_no_more(desk: Desk) -> None:
