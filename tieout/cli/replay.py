@@ -123,7 +123,7 @@ def replay(
 def _collected_rarely() -> "Iterator[None]":
     """Results are kept to the end: to look through them for garbage as often as usual takes a tenth of a replay."""
     usual = gc.get_threshold()
-    gc.set_threshold(100_000, 20, 50)
+    gc.set_threshold(20_000, 20, 50)
     try:
         yield
     finally:

@@ -7,7 +7,6 @@ a file, one partition of the legs, and a piece of each stream that is merged.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,6 @@ TO_CORE, SETTLED, NO_EVENT = 0, 1, 2
 """What becomes of a line."""
 PARTITION_BYTES = 64_000_000
 """Of the files, for each partition of their legs: some 300,000 legs, which take 40 MB to be paired."""
-PAIRED_AT_ONCE = 2
-"""Partitions; NumPy lets threads work side by side."""
 PARTITIONS_MAX = 256
 """As many files are open at once."""
 WRITTEN_LEGS = 20_000
@@ -253,14 +250,11 @@ class _Legs:
         """Yield the lines of pairs that are plain and agree, partition by partition."""
         self._write()
         keyless = np.unique(np.concatenate(self._keyless))
-        with ThreadPoolExecutor(PAIRED_AT_ONCE) as threads:
-            yield from threads.map(lambda file: _agreeing(_legs_in(file), keyless), self._files)
-
-
-def _legs_in(file: BinaryIO) -> "NDArray[Any]":
-    file.seek(0)
-    with file:
-        return np.fromfile(file, LEGS)
+        for file in self._files:
+            file.seek(0)
+            legs = np.fromfile(file, LEGS)
+            file.close()
+            yield _agreeing(legs, keyless)
 
 
 def _agreeing(legs: "NDArray[Any]", keyless: "NDArray[np.uint64]") -> "NDArray[np.int64]":
