@@ -17,6 +17,8 @@ WINDOW_S = 0.1
 """Ledger events of so long go into one request; webhooks go one by one, as providers send them."""
 CONNECTIONS = 16
 RETRIES = 5
+PAUSE_S = 0.2
+"""Before the second attempt; it doubles with each."""
 
 
 class Sender:
@@ -79,12 +81,15 @@ class Sender:
             self.refused += 1
 
     async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Post, and again while ingest says that Kafka is away (503)."""
+        """Post, and again while ingest says that Kafka is away (503) or nobody answers: events have ids."""
         status, answer = 503, b""
         for attempt in range(RETRIES):
-            async with self._session.post(self._url + path, data=body, headers=headers) as response:
-                status, answer = response.status, await response.read()
+            try:
+                async with self._session.post(self._url + path, data=body, headers=headers) as response:
+                    status, answer = response.status, await response.read()
+            except (aiohttp.ClientConnectionError, TimeoutError):
+                status, answer = 503, b""
             if status != 503:
                 break
-            await asyncio.sleep(0.2 * 2**attempt)
+            await asyncio.sleep(PAUSE_S * 2**attempt)
         return status, answer
