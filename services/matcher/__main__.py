@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     gc.disable()  # see `serve`
+    # structlog would import it for tracebacks that are written otherwise here, which takes a tenth of a start.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: as if it was not installed
     from services.matcher.settings import load
     from shared.errors import TieoutError
 
