@@ -6,19 +6,20 @@ such a leg, in whatever way, is left untouched to the Python that says what it m
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport PyDict_Next, PyDict_SetItem
 from cpython.list cimport PyList_Append, PyList_CheckExact, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from libc.string cimport memcmp, memcpy
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised with every change of what is read and written here: the core asks for the one it knows."""
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
     PyObject* PyList_GET_ITEM(object, Py_ssize_t)
     PyObject* PyTuple_GET_ITEM(object, Py_ssize_t)
+    long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
 
 
 ctypedef const unsigned char* Bytes
@@ -35,8 +36,10 @@ cdef enum:
     HEAD_OF_TWO = 14
     BUCKET_MS = 4096
     BUFFER = 8192
+    INBOXES = 1024
 
 cdef long long UNKNOWN = -1
+cdef long long ABSENT = -2
 cdef long long TIME_MAX = 253_402_300_799_999_999
 """The end of the year 9999, microseconds."""
 
@@ -237,6 +240,70 @@ cdef class Rule:
         return False
 
 
+cdef class Times:
+    """The last time of every inbox partition as plain numbers, while a run goes on; `tell` writes them back.
+
+    One that is new goes into the dict at once, for the state keeps the order in which they came.
+    """
+
+    cdef dict told
+    cdef long long[INBOXES] last
+    cdef int[INBOXES] known
+    cdef int count
+    cdef bint changed
+
+    def __init__(self):
+        cdef int place
+        for place in range(INBOXES):
+            self.last[place] = ABSENT
+
+    cdef bint read(self, dict told) except -1:
+        """Begin with what is told; False: there is a partition too many, or a time that no clock shows."""
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef Py_ssize_t walk = 0
+        cdef long long partition, time
+        cdef int place, over = 0, late = 0
+        for place in range(self.count):
+            self.last[self.known[place]] = ABSENT
+        self.count, self.changed, self.told = 0, False, told
+        while PyDict_Next(told, &walk, &key, &value):
+            partition = PyLong_AsLongLongAndOverflow(<object> key, &over)
+            time = PyLong_AsLongLongAndOverflow(<object> value, &late)
+            if over or late or not 0 <= partition < INBOXES or time < UNKNOWN:
+                return False
+            self.last[partition] = time
+            self.known[self.count] = <int> partition
+            self.count += 1
+        return True
+
+    cdef int note(self, long long partition, long long time) except -1:
+        if self.last[partition] == ABSENT:
+            PyDict_SetItem(self.told, partition, time)
+            self.known[self.count] = <int> partition
+            self.count += 1
+        else:
+            self.changed = True
+        self.last[partition] = time
+        return 0
+
+    cdef long long least(self, long long least) noexcept:
+        """Return the least of `least` and all times."""
+        cdef int place
+        for place in range(self.count):
+            if self.last[self.known[place]] < least:
+                least = self.last[self.known[place]]
+        return least
+
+    cdef int tell(self) except -1:
+        cdef int place
+        if self.changed:
+            for place in range(self.count):
+                PyDict_SetItem(self.told, self.known[place], self.last[self.known[place]])
+            self.changed = False
+        return 0
+
+
 cdef class Runner:
     """Applies runs of legs to the state of one partition."""
 
@@ -246,6 +313,7 @@ cdef class Runner:
     """Those in force."""
     cdef bytes clock_entry
     cdef long long settled_overhead
+    cdef Times times
 
     def __init__(self, core, state, bytes clock_entry, long long settled_overhead):
         self.core = core
@@ -253,6 +321,7 @@ cdef class Runner:
         self.rules = []
         self.clock_entry = clock_entry
         self.settled_overhead = settled_overhead
+        self.times = Times()
 
     cdef Rule rule_of(self, Text generation):
         cdef Rule rule
@@ -269,23 +338,23 @@ cdef class Runner:
         cdef Py_ssize_t place, size, count = PyList_GET_SIZE(records)
         cdef object state = self.state, timers = state.timers, clock = self.core._clock
         cdef long long base = self.core._base
-        cdef dict cells = state.cells, dirty = state.dirty, times = clock.times, buckets = timers._buckets
+        cdef dict cells = state.cells, dirty = state.dirty, buckets = timers._buckets
         cdef list items = state.changes.items, bucket = None
         cdef long long log_time = state.log_time, next_at = timers.next_at, opened_until = timers._opened_until
         cdef long long bucket_number = -1
         cdef long long partitions = clock.partitions, number = state.partition
         cdef long long waiting = 0, settled = 0, settled_bytes = 0
         cdef long long offset, due_at, due_before, least, before, one_size
-        cdef bint told = False
+        cdef bint told = False, moved = False
+        cdef Times times = self.times
         cdef Leg leg, one
         cdef Rule rule
-        cdef object record, key, value, held, packed, inbox
+        cdef object record, key, value, held, packed
         cdef PyObject* found
-        cdef PyObject* time_key
-        cdef PyObject* time_value
-        cdef Py_ssize_t walk
         cdef Bytes raw
         cdef unsigned char* at
+        if not times.read(clock.times):
+            return begin
         place = begin
         try:
             while place < count:
@@ -298,36 +367,31 @@ cdef class Runner:
                     break
                 size = PyBytes_GET_SIZE(value)
                 raw = <Bytes> PyBytes_AS_STRING(value)
-                if not read_leg(raw, size, &leg):
+                if not read_leg(raw, size, &leg) or leg.inbox_partition >= INBOXES:
                     break
                 rule = self.rule_of(leg.generation)
                 if rule is None:
                     break
                 # The time first, as for every leg; whoever goes on with this record finds it noted.
-                inbox = leg.inbox_partition
-                found = PyDict_GetItemWithError(times, inbox)
-                before = <object> found if found != NULL else UNKNOWN
+                before = max(times.last[leg.inbox_partition], UNKNOWN)
                 if leg.received_at > before:
-                    PyDict_SetItem(times, inbox, leg.received_at)
+                    times.note(leg.inbox_partition, leg.received_at)
                     if not told:
                         PyDict_SetItem(dirty, self.clock_entry, None)
                         told = True
-                    if (before <= log_time or log_time == UNKNOWN) and partitions and PyDict_Size(times) >= partitions:
-                        least = leg.received_at
-                        walk = 0
-                        while PyDict_Next(times, &walk, &time_key, &time_value):
-                            before = <object> time_value
-                            if before < least:
-                                least = before
+                    if (before <= log_time or log_time == UNKNOWN) and partitions and times.count >= partitions:
+                        least = times.least(leg.received_at)
                         if least > log_time:
                             if next_at < least:  # something is due: that is judged in Python
+                                times.tell()
+                                if moved:
+                                    moved, state.log_time, clock.log_time = False, log_time, log_time
                                 self.core._move_log_time(offset + base)
                                 next_at, opened_until = timers.next_at, timers._opened_until
                                 bucket, bucket_number = None, -1
                                 log_time = state.log_time
                             else:
-                                log_time = least
-                                state.log_time = clock.log_time = least
+                                log_time, moved = least, True
                 if not rule.is_live(<int> leg.side, leg.status):
                     break
                 found = PyDict_GetItemWithError(cells, key)
@@ -390,6 +454,9 @@ cdef class Runner:
                 position = offset + 1
                 place += 1
         finally:
+            times.tell()
+            if moved:
+                state.log_time = clock.log_time = log_time
             state.waiting_items += waiting
             state.settled_items += settled
             state.settled_bytes += settled_bytes
@@ -425,6 +492,29 @@ cdef inline Py_ssize_t head(Py_ssize_t size) noexcept:
 # ---- what changed, as state records hold it
 
 
+def bytes_of(entries):
+    """Return how many bytes keys and values of state entries have; None: they are no list of pairs of bytes."""
+    cdef Py_ssize_t place, total = 0
+    cdef object entry
+    if not PyList_CheckExact(entries):
+        return None
+    for place in range(PyList_GET_SIZE(entries)):
+        entry = <object> PyList_GET_ITEM(entries, place)
+        if not is_entry(entry):
+            return None
+        total += PyBytes_GET_SIZE(part(entry, 0)) + PyBytes_GET_SIZE(part(entry, 1))
+    return total
+
+
+cdef inline bint is_entry(object entry):
+    return (
+        PyTuple_CheckExact(entry)
+        and PyTuple_GET_SIZE(entry) == 2
+        and PyBytes_CheckExact(part(entry, 0))
+        and PyBytes_CheckExact(part(entry, 1))
+    )
+
+
 def pack_entries(entries, Py_ssize_t overhead, Py_ssize_t bytes_max):
     """Return the state entries as msgpack arrays of (key, value), as many in each as fit into `bytes_max`.
 
@@ -440,9 +530,7 @@ def pack_entries(entries, Py_ssize_t overhead, Py_ssize_t bytes_max):
         end, filled, held = begin, 0, 0
         while end < count:
             entry = <object> PyList_GET_ITEM(entries, end)
-            if not PyTuple_CheckExact(entry) or PyTuple_GET_SIZE(entry) != 2:
-                return None
-            if not PyBytes_CheckExact(part(entry, 0)) or not PyBytes_CheckExact(part(entry, 1)):
+            if not is_entry(entry):
                 return None
             of_key, of_value = PyBytes_GET_SIZE(part(entry, 0)), PyBytes_GET_SIZE(part(entry, 1))
             if filled + of_key + of_value + overhead > bytes_max:

@@ -6,6 +6,7 @@ property tests hold the two together.
 
 from collections.abc import Sequence
 from hashlib import sha1
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from services.matcher.domain.pairs import Pairs
@@ -16,7 +17,7 @@ from shared.money import decimals_of
 if TYPE_CHECKING:
     from services.matcher.domain.core import Core
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Of cells, legs, pairs and state entries, as the compiled build must know them."""
 
 try:
@@ -37,6 +38,12 @@ _writer: Any = _native.Writer(_digest, decimals_of, NAMESPACE.bytes) if BUILT el
 def pair_as_json(value: bytes) -> bytes | None:
     """Return the item of a `MatchedPair` as JSON; None where Python has to write it, or it is not built."""
     return _writer.write(value) if BUILT else None
+
+
+def bytes_of(entries: Sequence[tuple[bytes, bytes]]) -> int:
+    """Return how many bytes keys and values of state entries have."""
+    counted: int | None = _native.bytes_of(entries) if BUILT else None
+    return sum(map(len, chain.from_iterable(entries))) if counted is None else counted
 
 
 def pack_entries(entries: Sequence[tuple[bytes, bytes]], overhead_bytes: int, bytes_max: int) -> list[bytes] | None:

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import msgspec
 
 from services.matcher.domain.changes import Changes
+from services.matcher.domain.compiled import bytes_of
 from services.matcher.ports import (
     Batch,
     CheckpointHead,
@@ -290,4 +290,4 @@ def _take(entries: Iterator[Entry], bytes_max: int) -> tuple[list[Entry], int, b
 
 def size_of(entries: Sequence[Entry]) -> int:
     """Bytes of packed entries, within a percent."""
-    return sum(map(len, chain.from_iterable(entries))) + ENTRY_OVERHEAD_BYTES * len(entries)
+    return bytes_of(entries) + ENTRY_OVERHEAD_BYTES * len(entries)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from services.matcher.adapters import state_format
 from services.matcher.adapters.results import in_json
 from services.matcher.adapters.state_format import encode_changes
-from services.matcher.domain.compiled import BUILT, pack_entries, pair_as_json
+from services.matcher.domain.compiled import BUILT, bytes_of, pack_entries, pair_as_json
 from services.matcher.domain.core import Core
 from services.matcher.domain.frozen import Freezing
 from services.matcher.ports import Entry
 from services.matcher.use_cases.partition import Partition, Policy
-from shared.contracts.leg import Leg, encode_leg_record
+from shared.contracts.leg import Leg, Tick, decode_leg_record, encode_leg_record
 from shared.contracts.matched_pair import PairWords, encode_pair, encode_words
 from tests.support.offline import LogEntry
 from tests.unit.matcher.test_core_laws import MODERATE, hostile_logs, plain_matches
@@ -120,6 +120,21 @@ def test_a_long_log_in_uneven_pieces_gives_the_same_bytes() -> None:
         assert_same(records, sorted(chance.sample(range(len(records)), 40)))
 
 
+@pytest.mark.parametrize("inboxes", [(0, 1023), (1, 1024), (5, 2**63), (7, 3, 900, 2)])
+def test_any_inbox_partition_has_its_time(inboxes: tuple[int, ...]) -> None:
+    """The state keeps the order in which they came; those that are too many for an array are Python's."""
+    records = []
+    for place, (_, key, value) in enumerate(prepared_legs(3_000, 1)):
+        record = decode_leg_record(value)
+        if isinstance(record, Leg | Tick):
+            inbox = inboxes[record.inbox_partition % len(inboxes)]
+            record = msgspec.structs.replace(record, inbox_partition=inbox)
+        if isinstance(record, Tick):
+            record.partitions = len(inboxes)
+        records.append(Record(place, key, encode_leg_record(record)))
+    assert_same(records, [1_000, 1_001])
+
+
 def test_an_item_that_is_written_in_c_is_the_one_that_python_writes() -> None:
     core = Core(0)
     partition = Partition(0, core, POLICY, 0)
@@ -160,6 +175,7 @@ def test_most_legs_take_the_compiled_way() -> None:
     assert taken > 0.95 * len(records)
 
 
+@MODERATE
 @given(
     st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=1200)), max_size=40),
     st.integers(min_value=320, max_value=9000),
@@ -172,6 +188,7 @@ def test_state_entries_are_packed_alike(entries: list[Entry], record_bytes: int)
         compiled = encode_changes(7, entries)
         patch.setattr(state_format, "pack_entries", lambda *_: None)
         assert compiled == encode_changes(7, entries)
+    assert bytes_of(entries) == sum(len(key) + len(value) for key, value in entries)
 
 
 @pytest.mark.parametrize(
@@ -179,3 +196,4 @@ def test_state_entries_are_packed_alike(entries: list[Entry], record_bytes: int)
 )
 def test_what_is_no_state_entry_is_left_to_python(entries: Any) -> None:
     assert pack_entries(entries, 12, 1000) is None
+    assert bytes_of(entries) == sum(len(part) for entry in entries for part in entry)
