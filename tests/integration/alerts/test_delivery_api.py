@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -181,9 +181,17 @@ async def test_a_range_is_replayed_in_order_without_what_was_overtaken(office: O
     sent = [(taken.body["data"]["id"], taken.body["data"]["revision"]) for taken in office.desk.receiver.taken]
     assert sorted(sent) == [(found(2).id, 1), (found(2).id, 2), (found(3).id, 1)]
     assert [revision for id_, revision in sent if id_ == found(2).id] == [1, 2]
+    await eventually(_nothing_waits(office.desk), lambda: "an outcome is not stored")
     everything = wish | {"states": ["delivered", "failed"]}
     answer = await office.client.post(f"{ROOT}/{made['id']}/replay", headers=owner, json=everything)
     assert answer.json()["replayed"] == 5
+
+
+def _nothing_waits(desk: Desk) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return all(row.state != "pending" for row in (await desk.rows()).values())
+
+    return look
 
 
 async def test_a_deleted_endpoint_gets_nothing_and_its_deliveries_stay(office: Office) -> None:
