@@ -50,6 +50,7 @@ class OfflineEngine:
         """Hashes of the records that came with one: all of them, so they are kept as short as can be."""
         self.offset = 0
         """Place of the next event."""
+        self._passed_ms: int | None = None
 
     @property
     def revisions(self) -> list[Discrepancy]:
@@ -103,8 +104,13 @@ class OfflineEngine:
     def pass_over(self, times: Sequence[int], begin: int, end: int) -> None:
         """Let events go by that were settled elsewhere, received at `times[begin:end]` (milliseconds, rising).
 
-        They settle among themselves; what they do to others is that log time moves, and timers fire at their places.
+        They settle among themselves; what they do to others is that log time moves, and timers fire at their places. Where
+        none falls due, log time moves with what comes next; after the last ones, with `catch_up`.
         """
+        if self._core.next_timer_at >= times[end - 1]:
+            self.offset += end - begin
+            self._passed_ms = times[end - 1]
+            return
         offset, last = self.offset - begin, end - 1
         while (after := max(self._core.next_timer_at, self._core.log_time)) < times[last]:
             place = bisect_right(times, after, begin, end)
@@ -113,6 +119,11 @@ class OfflineEngine:
         self.offset = offset + last
         self.advance(times[last])
         self.offset += 1
+
+    def catch_up(self) -> None:
+        """Let log time come to the last event that was passed over."""
+        if self._passed_ms is not None:
+            self.advance(self._passed_ms)
 
     def snapshot(self) -> list[tuple[bytes, bytes]]:
         """Return the core's state, for an engine that goes on where this one stopped."""

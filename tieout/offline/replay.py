@@ -144,6 +144,7 @@ def _run_ahead(
                 if line is not None:
                     run.feed(line)
             run.pass_over(times, begin, len(times))
+        run.engine.catch_up()
         run.collect()
         return ahead.settled
 
