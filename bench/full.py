@@ -33,8 +33,7 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "replay": ((*TIEOUT, "replay"), {}),
     "accuracy": ((*TIEOUT, "accuracy"), {}),
     "load": ((*TIEOUT, "load"), {}),
-    "memory": ((*TIEOUT, "memory", "--items", "100000", "--items", "1000000"), {}),
-    "memory, large": ((*TIEOUT, "memory", "--items", "10000000"), {}),
+    "memory": ((*TIEOUT, "memory", "--items", "100000", "--items", "1000000", "--items", "10000000"), {}),
 }
 """What is run, and with which variables."""
 

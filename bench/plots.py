@@ -103,9 +103,8 @@ def main() -> None:
     results = {line["name"]: line["result"] for line in lines}
     if "peers" in results:
         peers(results["peers"])
-    sizes = [size for name in ("memory", "memory, large") if name in results for size in results[name]["sizes"]]
-    if sizes:
-        held(sizes)
+    if "memory" in results:
+        held(results["memory"]["sizes"])
     rates = {name: result for name, result in results.items() if name.startswith("latency at")}
     if rates:
         latency(rates)
